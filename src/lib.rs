@@ -1,0 +1,2 @@
+//! hairpin, a STUN and TURN server.
+pub mod stun;

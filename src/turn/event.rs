@@ -1,0 +1,69 @@
+//! The rare things a driver wants to know: for its logs, and for a second data path.
+
+use std::time::{Duration, Instant};
+
+use super::allocation::{AllocationId, FiveTuple, RelayedAddress};
+use super::policy::PeerAddress;
+use super::stats::{Traffic, labelled};
+use crate::stun::ChannelNumber;
+
+labelled! {
+    /// Why an allocation ended.
+    CloseReason {
+        /// Its client deleted it: a Refresh with a lifetime of zero.
+        Deleted = "deleted",
+        /// No Refresh came in time.
+        Expired = "expired",
+        /// The server is stopping.
+        Shutdown = "shutdown",
+    }
+}
+
+/// Something that happens a few times in the life of an allocation.
+///
+/// Complete enough to mirror the bindings elsewhere: a channel that is not bound again by
+/// `expires` is gone, and everything of an allocation goes with it.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// An allocation opened.
+    Opened {
+        /// Its handle.
+        id: AllocationId,
+        /// The client's side.
+        client: FiveTuple,
+        /// The peers' side.
+        relayed: RelayedAddress,
+        /// Whose it is; untrusted text.
+        username: Box<str>,
+    },
+    /// A channel was bound, or bound again.
+    ChannelBound {
+        /// The allocation it belongs to.
+        id: AllocationId,
+        /// The channel.
+        number: ChannelNumber,
+        /// Whom it leads to.
+        peer: PeerAddress,
+        /// When the binding ends unless renewed.
+        expires: Instant,
+    },
+    /// An allocation ended, and its channels and permissions with it.
+    Closed {
+        /// Its handle, valid no more.
+        id: AllocationId,
+        /// The client's side.
+        client: FiveTuple,
+        /// The peers' side.
+        relayed: RelayedAddress,
+        /// Whose it was; untrusted text.
+        username: Box<str>,
+        /// Why it ended.
+        reason: CloseReason,
+        /// From opening to closing.
+        lived: Duration,
+        /// Relayed to peers.
+        to_peer: Traffic,
+        /// Relayed to the client.
+        to_client: Traffic,
+    },
+}
