@@ -52,19 +52,15 @@ pub fn decode(value: &[u8]) -> Result<SocketAddr, Malformed> {
         value.split_first_chunk::<4>().ok_or(Malformed)?;
     let port = u16::from_be_bytes([port_high, port_low]);
     let ip = match AddressFamily::from_byte(family)? {
-        AddressFamily::Ipv4 => {
-            IpAddr::from(<[u8; 4]>::try_from(ip).map_err(|_| Malformed)?)
-        }
-        AddressFamily::Ipv6 => {
-            IpAddr::from(<[u8; 16]>::try_from(ip).map_err(|_| Malformed)?)
-        }
+        AddressFamily::Ipv4 => IpAddr::from(<[u8; 4]>::try_from(ip).map_err(|_| Malformed)?),
+        AddressFamily::Ipv6 => IpAddr::from(<[u8; 16]>::try_from(ip).map_err(|_| Malformed)?),
     };
     Ok(SocketAddr::new(ip, port))
 }
 
 /// Reads the XOR form of a message with this transaction id.
 pub fn decode_xor(value: &[u8], id: TransactionId) -> Result<SocketAddr, Malformed> {
-    decode(value).map(|masked| xor(masked, id))
+    decode(value).map(|masked| mask(masked, id))
 }
 
 /// Appends the plain form: 8 bytes for IPv4, 20 for IPv6.
@@ -79,11 +75,12 @@ pub fn encode(address: SocketAddr, out: &mut Vec<u8>) {
 
 /// Appends the XOR form for a message with this transaction id.
 pub fn encode_xor(address: SocketAddr, id: TransactionId, out: &mut Vec<u8>) {
-    encode(xor(address, id), out);
+    encode(mask(address, id), out);
 }
 
 /// Masks, and unmasks, an address with the cookie and the transaction id (RFC 8489 §14.2).
-fn xor(address: SocketAddr, id: TransactionId) -> SocketAddr {
+#[must_use]
+pub fn mask(address: SocketAddr, id: TransactionId) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) => IpAddr::V4(Ipv4Addr::from_bits(ip.to_bits() ^ MAGIC_COOKIE)),
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() ^ ipv6_mask(id))),
@@ -127,7 +124,10 @@ mod tests {
         assert_eq!(decode(b"\x00\x00\x00\x50\x01\x02\x03\x04"), Err(Malformed));
         assert_eq!(decode(b"\x00\x03\x00\x50\x01\x02\x03\x04"), Err(Malformed));
         assert_eq!(decode(b"\x00\x02\x00\x50\x01\x02\x03\x04"), Err(Malformed));
-        assert_eq!(decode(&[0, 1, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6]), Err(Malformed));
+        assert_eq!(
+            decode(&[0, 1, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6]),
+            Err(Malformed)
+        );
         for length in [0, 4, 7, 21] {
             assert_eq!(decode(&vec![1; length]), Err(Malformed), "{length} bytes");
         }
@@ -135,9 +135,6 @@ mod tests {
 
     #[test]
     fn first_byte_is_ignored() {
-        assert_eq!(
-            decode(b"\xff\x01\x00\x50\x01\x02\x03\x04"),
-            Ok("1.2.3.4:80".parse().unwrap())
-        );
+        assert_eq!(decode(b"\xff\x01\x00\x50\x01\x02\x03\x04"), Ok("1.2.3.4:80".parse().unwrap()));
     }
 }

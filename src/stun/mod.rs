@@ -15,6 +15,6 @@ pub mod message;
 pub use address::AddressFamily;
 pub use builder::Builder;
 pub use channel::{ChannelData, ChannelNumber};
-pub use error::{Code, ParseError};
+pub use error::{Code, Malformed, ParseError};
 pub use integrity::{Integrity, Key};
 pub use message::{Class, Message, Method, TransactionId};

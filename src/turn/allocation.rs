@@ -1,11 +1,326 @@
-//! Allocations.
+//! Allocations, with the permissions and channels that live and die inside them
+//! (RFC 8656 §6, §9, §12).
 
-use super::stats::labelled;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ahash::RandomState;
+use slotmap::SlotMap;
+
+use super::limits::Meter;
+use super::policy::PeerAddress;
+use super::stats::{DropReason, Traffic, labelled};
+use crate::stun::{AddressFamily, ChannelNumber, TransactionId};
 
 labelled! {
     /// How the client reaches the server.
     Transport {
         /// Datagrams.
         Udp = "udp",
+    }
+}
+
+/// What identifies a client to the server (RFC 8656 §2): the two ends and what is between them.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct FiveTuple {
+    /// The transport between them.
+    pub transport: Transport,
+    /// The client's side: its reflexive address.
+    pub client: SocketAddr,
+    /// Our side: the address the client sends to.
+    pub server: SocketAddr,
+}
+
+/// The transport address peers see (RFC 8656 §2).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct RelayedAddress(pub SocketAddr);
+
+slotmap::new_key_type! {
+    /// Names an allocation; never reused for another one.
+    pub struct AllocationId;
+}
+
+/// Lets datagrams to and from one IP address through, whatever the port (RFC 8656 §9).
+#[derive(Clone, Copy, Debug)]
+struct Permission {
+    ip: IpAddr,
+    expires: Instant,
+}
+
+/// Ties a number to one peer transport address (RFC 8656 §12).
+#[derive(Clone, Copy, Debug)]
+struct ChannelBinding {
+    number: ChannelNumber,
+    peer: PeerAddress,
+    expires: Instant,
+}
+
+/// The allocation, or the place where one cannot be made, is full.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Full;
+
+/// The channel number or the peer is bound elsewhere.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Conflict;
+
+/// One relayed address and all that belongs to it.
+pub(super) struct Allocation {
+    pub(super) client: FiveTuple,
+    pub(super) relayed: RelayedAddress,
+    pub(super) username: Box<str>,
+    /// Of the Allocate request, to know its retransmissions (RFC 8656 §7.2).
+    pub(super) transaction_id: TransactionId,
+    pub(super) opened: Instant,
+    pub(super) to_peer: Traffic,
+    pub(super) to_client: Traffic,
+    pub(super) meter: Option<Arc<dyn Meter>>,
+    expires: Instant,
+    permissions: Vec<Permission>,
+    channels: Vec<ChannelBinding>,
+}
+
+impl Allocation {
+    /// An allocation without permissions or channels.
+    pub(super) fn new(
+        client: FiveTuple,
+        relayed: RelayedAddress,
+        username: Box<str>,
+        transaction_id: TransactionId,
+        opened: Instant,
+        lifetime: Duration,
+    ) -> Self {
+        Self {
+            client,
+            relayed,
+            username,
+            transaction_id,
+            opened,
+            to_peer: Traffic::default(),
+            to_client: Traffic::default(),
+            meter: None,
+            expires: opened + lifetime,
+            permissions: Vec::new(),
+            channels: Vec::new(),
+        }
+    }
+
+    /// The family of the relayed address.
+    pub(super) fn family(&self) -> AddressFamily {
+        AddressFamily::of(self.relayed.0.ip())
+    }
+
+    /// What is left of the lifetime.
+    pub(super) fn time_to_expiry(&self, now: Instant) -> Duration {
+        self.expires.saturating_duration_since(now)
+    }
+
+    /// Whether a live permission covers `ip`.
+    fn permits(&self, ip: IpAddr, now: Instant) -> bool {
+        self.permissions.iter().any(|permission| permission.ip == ip && permission.expires > now)
+    }
+
+    /// Installs or refreshes permissions for all of `ips`, or, beyond `most`, for none.
+    pub(super) fn permit(
+        &mut self,
+        ips: &[IpAddr],
+        now: Instant,
+        lifetime: Duration,
+        most: usize,
+    ) -> Result<(), Full> {
+        self.permissions.retain(|permission| permission.expires > now);
+        let before = self.permissions.len();
+        let expires = now + lifetime;
+        for &ip in ips {
+            if !self.permissions.iter().any(|permission| permission.ip == ip) {
+                self.permissions.push(Permission { ip, expires });
+            }
+        }
+        if exceeds(self.permissions.len(), most) {
+            self.permissions.truncate(before);
+            return Err(Full);
+        }
+        for permission in &mut self.permissions {
+            if ips.contains(&permission.ip) {
+                permission.expires = expires;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the pair could be bound: neither half may be bound to another one
+    /// (RFC 8656 §12.2).
+    pub(super) fn check_channel(
+        &self,
+        number: ChannelNumber,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Result<(), Conflict> {
+        let conflicts = self.channels.iter().any(|channel| {
+            channel.expires > now && (channel.number == number) != (channel.peer.address() == peer)
+        });
+        if conflicts { Err(Conflict) } else { Ok(()) }
+    }
+
+    /// Binds, or binds again, a pair that [`Allocation::check_channel`] found free.
+    pub(super) fn bind_channel(
+        &mut self,
+        number: ChannelNumber,
+        peer: PeerAddress,
+        now: Instant,
+        lifetime: Duration,
+        most: usize,
+    ) -> Result<Instant, Full> {
+        self.channels.retain(|channel| channel.expires > now);
+        let expires = now + lifetime;
+        if let Some(channel) = self.channels.iter_mut().find(|channel| channel.number == number) {
+            channel.expires = expires;
+            return Ok(expires);
+        }
+        if exceeds(self.channels.len() + 1, most) {
+            return Err(Full);
+        }
+        self.channels.push(ChannelBinding { number, peer, expires });
+        Ok(expires)
+    }
+
+    /// The peer a live channel leads to.
+    pub(super) fn peer_of(&self, number: u16, now: Instant) -> Option<PeerAddress> {
+        self.channels
+            .iter()
+            .find(|channel| channel.number.number() == number && channel.expires > now)
+            .map(|channel| channel.peer)
+    }
+
+    /// The live channel that leads to exactly this transport address (RFC 8656 §12.5).
+    pub(super) fn channel_of(&self, peer: SocketAddr, now: Instant) -> Option<ChannelNumber> {
+        self.channels
+            .iter()
+            .find(|channel| channel.peer.address() == peer && channel.expires > now)
+            .map(|channel| channel.number)
+    }
+
+    /// Passes a datagram towards a peer, if there is a permission and bandwidth for it.
+    pub(super) fn admit_to_peer(
+        &mut self,
+        peer: IpAddr,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.admit(peer, bytes, now)?;
+        self.to_peer.add(bytes);
+        Ok(())
+    }
+
+    /// Passes a datagram from a peer towards the client, on the same conditions.
+    pub(super) fn admit_to_client(
+        &mut self,
+        peer: IpAddr,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.admit(peer, bytes, now)?;
+        self.to_client.add(bytes);
+        Ok(())
+    }
+
+    fn admit(&self, peer: IpAddr, bytes: usize, now: Instant) -> Result<(), DropReason> {
+        if !self.permits(peer, now) {
+            return Err(DropReason::NoPermission);
+        }
+        if self.meter.as_ref().is_some_and(|meter| !meter.admit(bytes, now)) {
+            return Err(DropReason::Bandwidth);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Allocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allocation")
+            .field("client", &self.client)
+            .field("relayed", &self.relayed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `most` of 0 is no limit.
+fn exceeds(count: usize, most: usize) -> bool {
+    most != 0 && count > most
+}
+
+/// The one table: allocations, found by handle, by client and by relayed address, and in the
+/// order they expire. Only here do the four views change, and always together.
+#[derive(Debug)]
+pub(super) struct Allocations {
+    slots: SlotMap<AllocationId, Allocation>,
+    /// Clients choose the keys, hence a keyed hash.
+    by_client: HashMap<FiveTuple, AllocationId, RandomState>,
+    by_relayed: HashMap<RelayedAddress, AllocationId, RandomState>,
+    deadlines: BTreeSet<(Instant, AllocationId)>,
+}
+
+impl Allocations {
+    pub(super) fn new(hasher: RandomState) -> Self {
+        Self {
+            slots: SlotMap::with_key(),
+            by_client: HashMap::with_hasher(hasher.clone()),
+            by_relayed: HashMap::with_hasher(hasher),
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    /// Takes in an allocation; its client and its relayed address have none yet.
+    pub(super) fn insert(&mut self, allocation: Allocation) -> AllocationId {
+        let (client, relayed, expires) =
+            (allocation.client, allocation.relayed, allocation.expires);
+        let id = self.slots.insert(allocation);
+        self.by_client.insert(client, id);
+        self.by_relayed.insert(relayed, id);
+        self.deadlines.insert((expires, id));
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: AllocationId) -> Option<Allocation> {
+        let allocation = self.slots.remove(id)?;
+        self.by_client.remove(&allocation.client);
+        self.by_relayed.remove(&allocation.relayed);
+        self.deadlines.remove(&(allocation.expires, id));
+        Some(allocation)
+    }
+
+    /// Sets the time to expiry (RFC 8656 §8.2).
+    pub(super) fn refresh(&mut self, id: AllocationId, expires: Instant) {
+        let Some(allocation) = self.slots.get_mut(id) else { return };
+        self.deadlines.remove(&(allocation.expires, id));
+        self.deadlines.insert((expires, id));
+        allocation.expires = expires;
+    }
+
+    pub(super) fn get(&self, id: AllocationId) -> Option<&Allocation> {
+        self.slots.get(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: AllocationId) -> Option<&mut Allocation> {
+        self.slots.get_mut(id)
+    }
+
+    pub(super) fn id_of_client(&self, client: &FiveTuple) -> Option<AllocationId> {
+        self.by_client.get(client).copied()
+    }
+
+    pub(super) fn id_of_relayed(&self, relayed: RelayedAddress) -> Option<AllocationId> {
+        self.by_relayed.get(&relayed).copied()
+    }
+
+    /// The one that expires next.
+    pub(super) fn next_deadline(&self) -> Option<(Instant, AllocationId)> {
+        self.deadlines.first().copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
     }
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 
+use crate::stun::attribute::Lifetime;
+
 /// The bounds an operator sets. In every count, 0 means no limit.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -35,5 +37,113 @@ impl Default for Config {
             permission_lifetime: Duration::from_secs(300),
             channel_lifetime: Duration::from_secs(600),
         }
+    }
+}
+
+impl Config {
+    /// The lifetime granted where this much is asked for: between the default and the maximum
+    /// (RFC 8656 §7.2).
+    pub(super) fn lifetime(&self, requested: Option<Lifetime>) -> Duration {
+        let requested = requested.map_or(0, |Lifetime(seconds)| seconds);
+        Duration::from_secs(u64::from(requested)).min(self.max_lifetime).max(self.default_lifetime)
+    }
+}
+
+/// A user's bandwidth, shared by all of the user's allocations in the process.
+///
+/// The core asks before each relayed datagram; who answers, and how shards agree, is the
+/// driver's business.
+pub trait Meter {
+    /// Takes `bytes` from the budget, or says that they are not to be had now.
+    fn admit(&self, bytes: usize, now: Instant) -> bool;
+}
+
+/// Sources whose replies are counted at once; collisions share a budget.
+const SOURCE_BUCKETS: usize = 4096;
+
+/// Token buckets for replies to sources that have proven nothing: a table of fixed size, so that
+/// no flood of source addresses makes it grow.
+///
+/// Each bucket is one number, the theoretical arrival time of the generic cell rate algorithm:
+/// it runs ahead of the clock by one interval for each reply, and a reply that would push it
+/// more than a second ahead is not sent. So the burst is one second's worth.
+pub(super) struct SourceBuckets {
+    interval_micros: u64,
+    epoch: Option<Instant>,
+    ahead_until_micros: Box<[u64; SOURCE_BUCKETS]>,
+    hasher: RandomState,
+}
+
+const SECOND_MICROS: u64 = 1_000_000;
+
+impl SourceBuckets {
+    /// `per_second` replies for each source; 0 is no limit.
+    pub(super) fn new(per_second: u32, hasher: RandomState) -> Self {
+        let interval_micros = SECOND_MICROS.checked_div(u64::from(per_second)).unwrap_or(0);
+        Self {
+            interval_micros,
+            epoch: None,
+            ahead_until_micros: Box::new([0; SOURCE_BUCKETS]),
+            hasher,
+        }
+    }
+
+    /// Takes one reply from the budget of `source`, if it has one left.
+    pub(super) fn admit(&mut self, source: IpAddr, now: Instant) -> bool {
+        if self.interval_micros == 0 {
+            return true;
+        }
+        let epoch = *self.epoch.get_or_insert(now);
+        let now_micros = now.saturating_duration_since(epoch).as_micros() as u64;
+        let index = self.hasher.hash_one(prefix(source)) as usize % SOURCE_BUCKETS;
+        let bucket = &mut self.ahead_until_micros[index];
+        let next = (*bucket).max(now_micros) + self.interval_micros;
+        if next > now_micros + SECOND_MICROS {
+            return false;
+        }
+        *bucket = next;
+        true
+    }
+}
+
+/// One subscriber: an IPv4 address, or the /64 an IPv6 host picks its addresses from.
+fn prefix(source: IpAddr) -> u64 {
+    match source {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()),
+        IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_gets_its_share_and_others_are_not_touched() {
+        let start = crate::turn::tests::epoch();
+        let mut buckets = SourceBuckets::new(20, RandomState::with_seeds(1, 2, 3, 4));
+        let source = "198.51.100.1".parse().unwrap();
+        let admitted = (0..1000).filter(|_| buckets.admit(source, start)).count();
+        assert_eq!(admitted, 20);
+        assert!(buckets.admit("198.51.100.2".parse().unwrap(), start));
+        let later = start + Duration::from_secs(1);
+        let admitted = (0..1000).filter(|_| buckets.admit(source, later)).count();
+        assert_eq!(admitted, 20);
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let start = crate::turn::tests::epoch();
+        let mut buckets = SourceBuckets::new(0, RandomState::with_seeds(1, 2, 3, 4));
+        let source = "198.51.100.1".parse().unwrap();
+        assert!((0..100_000).all(|_| buckets.admit(source, start)));
+    }
+
+    #[test]
+    fn an_ipv6_source_is_its_64_bit_prefix() {
+        let start = crate::turn::tests::epoch();
+        let mut buckets = SourceBuckets::new(2, RandomState::with_seeds(1, 2, 3, 4));
+        let hosts = (1..100).map(|host| IpAddr::from([0x2600, 0, 0, 1, 0, 0, 0, host]));
+        assert_eq!(hosts.filter(|&host| buckets.admit(host, start)).count(), 2);
     }
 }

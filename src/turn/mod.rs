@@ -1,8 +1,47 @@
 //! The protocol: one TURN server's state, as a function of bytes, time and configuration.
+//!
+//! [`Server`] is the whole face: packets go in with the time, a [`Verdict`] comes out. No socket,
+//! clock, lock, atomic, task or global lives below here; the driver in `net` owns those.
 
 pub mod allocation;
 pub mod auth;
+pub mod event;
 pub mod limits;
+mod nonce;
 pub mod policy;
+mod relay;
+mod request;
+pub mod rest;
 pub mod server;
 pub mod stats;
+pub mod verdict;
+
+use std::time::Instant;
+
+pub use allocation::{AllocationId, FiveTuple, RelayedAddress, Transport};
+pub use event::{CloseReason, Event};
+pub use policy::PeerAddress;
+pub use request::allocate::{AllocateError, Allocated, PendingAllocation};
+pub use server::{Config, Server};
+pub use stats::{DropReason, Stats};
+pub use verdict::{Header, Verdict};
+
+/// The time a packet is handled at, as the driver read it.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For lifetimes: never goes back.
+    pub instant: Instant,
+    /// Seconds since 1970, for credentials and nonces that other machines must agree on.
+    pub unix_secs: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    /// Some point in time to count from.
+    #[expect(clippy::disallowed_methods, reason = "an Instant can be had in no other way")]
+    pub(super) fn epoch() -> Instant {
+        Instant::now()
+    }
+}

@@ -1,6 +1,12 @@
-//! Which peers may be reached: one function, deny by default.
+//! Which peers may be reached: one function, on canonical addresses, deny by default.
+//!
+//! A [`PeerAddress`] can only be had from [`Policy::admit`], and only a `PeerAddress` can be bound
+//! to a channel or sent to, so no path can forget to ask.
 
-use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The operator's exceptions.
 #[derive(Clone, Debug, Default)]
@@ -12,3 +18,234 @@ pub struct Config {
     /// Nothing but `allow`.
     pub only_allowed: bool,
 }
+
+/// What the machine itself listens on and relays from: known once the sockets are bound.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Our own listeners, TURN and HTTP. A wildcard address stands for each of `addresses`.
+    pub endpoints: Vec<SocketAddr>,
+    /// The machine's own addresses, and the broadcast addresses of its networks.
+    pub addresses: Vec<IpAddr>,
+    /// Where relayed addresses are allocated; at most one of each family.
+    pub relay_addresses: Vec<IpAddr>,
+    /// The ports relayed addresses are allocated from.
+    pub relay_ports: RangeInclusive<u16>,
+}
+
+/// A transport address that the policy lets through.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PeerAddress(SocketAddr);
+
+impl PeerAddress {
+    /// The address to send to.
+    #[must_use]
+    pub fn address(self) -> SocketAddr {
+        self.0
+    }
+}
+
+/// The policy forbids the peer: 403 to a request, silence to an indication.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Forbidden;
+
+/// Whether the port matters to the caller.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Port {
+    /// Packets will go to this very port.
+    Exact,
+    /// The port is arbitrary, as in CreatePermission (RFC 8656 §10.2).
+    Any,
+}
+
+/// Special-purpose IPv4 networks (IANA registry), and 168.63.129.16, the metadata service that one
+/// cloud runs on a public address.
+const DENIED_IPV4: [Ipv4Net; 19] = [
+    v4([0, 0, 0, 0], 8),
+    v4([10, 0, 0, 0], 8),
+    v4([100, 64, 0, 0], 10),
+    v4([127, 0, 0, 0], 8),
+    v4([168, 63, 129, 16], 32),
+    v4([169, 254, 0, 0], 16),
+    v4([172, 16, 0, 0], 12),
+    v4([192, 0, 0, 0], 24),
+    v4([192, 0, 2, 0], 24),
+    v4([192, 31, 196, 0], 24),
+    v4([192, 52, 193, 0], 24),
+    v4([192, 88, 99, 0], 24),
+    v4([192, 168, 0, 0], 16),
+    v4([192, 175, 48, 0], 24),
+    v4([198, 18, 0, 0], 15),
+    v4([198, 51, 100, 0], 24),
+    v4([203, 0, 113, 0], 24),
+    v4([224, 0, 0, 0], 4),
+    v4([240, 0, 0, 0], 4),
+];
+
+/// Special-purpose IPv6 networks, with the deprecated site-local range. The first holds `::1`.
+const DENIED_IPV6: [Ipv6Net; 14] = [
+    v6([0, 0, 0, 0, 0, 0, 0, 0], 96),
+    v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96),
+    v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48),
+    v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64),
+    v6([0x100, 0, 0, 1, 0, 0, 0, 0], 64),
+    v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23),
+    v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32),
+    v6([0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 0], 48),
+    v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20),
+    v6([0x5f00, 0, 0, 0, 0, 0, 0, 0], 16),
+    v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7),
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+    v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10),
+    v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
+];
+
+/// IPv6 addresses that are IPv4 in disguise, or tunnels to it. RFC 8656 §21.4 forbids Teredo and
+/// 6to4; the others have no business on the wire. No `allow` opens them.
+const NEVER_IPV6: [Ipv6Net; 4] = [
+    v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96),
+    v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96),
+    v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32),
+    v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16),
+];
+
+const fn v4(octets: [u8; 4], length: u8) -> Ipv4Net {
+    let [a, b, c, d] = octets;
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length)
+}
+
+const fn v6(segments: [u16; 8], length: u8) -> Ipv6Net {
+    let [a, b, c, d, e, f, g, h] = segments;
+    Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length)
+}
+
+/// The operator's configuration joined with what the machine is.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    config: Config,
+    host: Host,
+}
+
+impl Policy {
+    /// Joins configuration and machine.
+    #[must_use]
+    pub fn new(config: Config, host: Host) -> Self {
+        Self { config, host }
+    }
+
+    /// Whether packets may go to `peer`.
+    ///
+    /// In this order: what can be no peer at all; `deny`; our own listeners; our own relayed
+    /// addresses, which two clients of this server need to reach each other; `allow`; and then
+    /// only what is public unicast and not this machine.
+    pub fn admit(&self, peer: SocketAddr, port: Port) -> Result<PeerAddress, Forbidden> {
+        let ip = peer.ip();
+        if port == Port::Exact && peer.port() == 0 {
+            return Err(Forbidden);
+        }
+        if is_never_a_peer(ip) || contains(&self.config.deny, ip) || self.is_endpoint(peer) {
+            return Err(Forbidden);
+        }
+        if self.admits_address(peer, port) { Ok(PeerAddress(peer)) } else { Err(Forbidden) }
+    }
+
+    fn admits_address(&self, peer: SocketAddr, port: Port) -> bool {
+        let ip = peer.ip();
+        let allowed = contains(&self.config.allow, ip);
+        if self.config.only_allowed || allowed {
+            return allowed && self.admits_embedded(ip);
+        }
+        if self.host.relay_addresses.contains(&ip) {
+            return port == Port::Any || self.host.relay_ports.contains(&peer.port());
+        }
+        !self.host.addresses.contains(&ip) && !is_denied(ip) && self.admits_embedded(ip)
+    }
+
+    /// An address that carries an IPv4 address is reached through a translator, so the embedded
+    /// address must be one that would be let through on its own.
+    fn admits_embedded(&self, ip: IpAddr) -> bool {
+        let IpAddr::V6(ip) = ip else { return true };
+        embedded_ipv4(ip).all(|ip| {
+            let ip = IpAddr::V4(ip);
+            !is_never_a_peer(ip)
+                && !contains(&self.config.deny, ip)
+                && (contains(&self.config.allow, ip) || !is_denied(ip))
+                && !self.host.addresses.contains(&ip)
+        })
+    }
+
+    /// Whether `address` is one of our own listeners.
+    #[must_use]
+    pub fn is_endpoint(&self, address: SocketAddr) -> bool {
+        self.host.endpoints.iter().any(|endpoint| {
+            endpoint.port() == address.port()
+                && (endpoint.ip() == address.ip()
+                    || endpoint.ip().is_unspecified()
+                        && self.host.addresses.contains(&address.ip()))
+        })
+    }
+
+    /// Whether `address` could be one of our own relayed addresses.
+    #[must_use]
+    pub fn is_relayed(&self, address: SocketAddr) -> bool {
+        self.host.relay_addresses.contains(&address.ip())
+            && self.host.relay_ports.contains(&address.port())
+    }
+
+    /// Whether relayed addresses of this family can be had.
+    #[must_use]
+    pub fn relays(&self, family: crate::stun::AddressFamily) -> bool {
+        self.host
+            .relay_addresses
+            .iter()
+            .any(|&address| crate::stun::AddressFamily::of(address) == family)
+    }
+}
+
+fn contains(nets: &[IpNet], ip: IpAddr) -> bool {
+    nets.iter().any(|net| net.contains(&ip))
+}
+
+fn is_denied(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => DENIED_IPV4.iter().any(|net| net.contains(&ip)),
+        IpAddr::V6(ip) => DENIED_IPV6.iter().any(|net| net.contains(&ip)),
+    }
+}
+
+/// Addresses no datagram can sensibly go to, whatever the operator allows.
+fn is_never_a_peer(ip: IpAddr) -> bool {
+    if ip.is_unspecified() || ip.is_multicast() {
+        return true;
+    }
+    match ip {
+        IpAddr::V4(ip) => ip.is_broadcast(),
+        IpAddr::V6(ip) => NEVER_IPV6.iter().any(|net| net.contains(&ip)) || is_ipv4_compatible(ip),
+    }
+}
+
+/// `::a.b.c.d`, deprecated by RFC 4291 §2.5.5.1; `::1` is loopback and not one of them.
+fn is_ipv4_compatible(ip: Ipv6Addr) -> bool {
+    ip.to_bits() >> 32 == 0 && !ip.is_loopback()
+}
+
+/// Every IPv4 address that translators could read out of `ip`: NAT64 in each of the prefix
+/// lengths of RFC 6052 §2.2, and ISATAP (RFC 5214 §6.1).
+fn embedded_ipv4(ip: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
+    let o = ip.octets();
+    let segments = ip.segments();
+    let well_known = segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
+    let local_use = segments[..3] == [0x64, 0xff9b, 1];
+    let isatap = matches!(segments[4..6], [0x0000 | 0x0200, 0x5efe]);
+    [
+        (well_known || local_use || isatap, [o[12], o[13], o[14], o[15]]),
+        (local_use, [o[6], o[7], o[9], o[10]]),
+        (local_use, [o[7], o[9], o[10], o[11]]),
+        (local_use, [o[9], o[10], o[11], o[12]]),
+    ]
+    .into_iter()
+    .filter(|&(applies, _)| applies)
+    .map(|(_, octets)| Ipv4Addr::from(octets))
+}
+
+#[cfg(test)]
+mod tests {}

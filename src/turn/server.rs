@@ -1,9 +1,33 @@
-//! The server.
+//! The server: its doors, the dispatch behind them, and the one place where a refusal becomes
+//! bytes.
 
-use super::{auth, limits, policy};
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use ahash::RandomState;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::Now;
+use super::allocation::{AllocationId, Allocations, FiveTuple, RelayedAddress};
+use super::auth::{self, Authenticator, Signer};
+use super::event::{CloseReason, Event};
+use super::limits::{self, SourceBuckets};
+use super::policy::{self, Policy};
+use super::request::allocate::Outcome;
+use super::request::{Reject, Request, check_attributes};
+use super::stats::{DropReason, RequestMethod, Stats};
+use super::verdict::Verdict;
+use crate::stun::attribute::{ErrorCode, Software};
+use crate::stun::{Builder, Class, Code, Message, Method, TransactionId};
+
+/// Client ports that are services which answer by themselves (echo, chargen, DNS), and 0: an
+/// answer there could start a loop, or hit somebody whose address was forged.
+const UNANSWERED_PORTS: [u16; 4] = [0, 7, 19, 53];
 
 /// What the operator decides about the protocol core.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Credentials and challenges.
     pub auth: auth::Config,
@@ -13,4 +37,345 @@ pub struct Config {
     pub limits: limits::Config,
     /// Sent as SOFTWARE in authenticated and Binding responses where set.
     pub software: Option<String>,
+}
+
+/// One shard's server. See the module's documentation for what it never touches.
+pub struct Server {
+    pub(super) config: Settings,
+    pub(super) policy: Policy,
+    pub(super) allocations: Allocations,
+    pub(super) stats: Stats,
+    pub(super) events: VecDeque<Event>,
+    authenticator: Authenticator,
+    unauthenticated: SourceBuckets,
+    rng: SmallRng,
+}
+
+/// The part of the configuration that is looked up while running.
+pub(super) struct Settings {
+    pub(super) limits: limits::Config,
+    software: Option<String>,
+}
+
+/// Where a response goes and how it is signed.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) method: Method,
+    pub(super) transaction_id: TransactionId,
+    pub(super) has_fingerprint: bool,
+    pub(super) from: FiveTuple,
+    pub(super) signer: Option<Signer>,
+    pub(super) now: Now,
+}
+
+impl Answer {
+    fn new(message: &Message<'_>, from: FiveTuple, now: Now) -> Self {
+        Self {
+            method: message.method(),
+            transaction_id: message.transaction_id(),
+            has_fingerprint: message.has_fingerprint(),
+            from,
+            signer: None,
+            now,
+        }
+    }
+}
+
+impl Server {
+    /// A server without allocations. `seed` keys the hash tables and makes transaction ids; take
+    /// it from the operating system, or fix it to repeat a run.
+    #[must_use]
+    pub fn new(config: Config, host: policy::Host, seed: [u8; 32]) -> Self {
+        let mut rng = SmallRng::from_seed(seed);
+        let mut word = || rng.next_u64();
+        let hasher = RandomState::with_seeds(word(), word(), word(), word());
+        let per_source = config.limits.unauthenticated_per_source;
+        Self {
+            policy: Policy::new(config.policy, host),
+            allocations: Allocations::new(hasher.clone()),
+            stats: Stats::default(),
+            events: VecDeque::new(),
+            authenticator: Authenticator::new(config.auth, hasher.clone()),
+            unauthenticated: SourceBuckets::new(per_source, hasher),
+            config: Settings { limits: config.limits, software: config.software },
+            rng,
+        }
+    }
+
+    /// Handles one packet from a client: the door for STUN and ChannelData. A reply is appended to
+    /// `reply`.
+    pub fn handle_client(
+        &mut self,
+        from: FiveTuple,
+        packet: &[u8],
+        now: Now,
+        reply: &mut Vec<u8>,
+    ) -> Verdict {
+        let verdict = match packet.first() {
+            Some(0x40..=0x4F) => self.handle_channel_data(&from, packet, now),
+            Some(0x00..=0x03) => self.handle_stun(from, packet, now, reply),
+            _ => Err(DropReason::Demux),
+        };
+        verdict.unwrap_or_else(|reason| self.drop(reason))
+    }
+
+    /// Handles one datagram that arrived at the relayed address of `on`.
+    pub fn handle_peer(
+        &mut self,
+        on: AllocationId,
+        from: std::net::SocketAddr,
+        packet: &[u8],
+        now: Now,
+    ) -> Verdict {
+        self.handle_peer_data(on, from, packet.len(), now)
+            .unwrap_or_else(|reason| self.drop(reason))
+    }
+
+    /// Ends what has expired.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some((deadline, id)) = self.allocations.next_deadline() {
+            if deadline > now.instant {
+                break;
+            }
+            self.close(id, CloseReason::Expired, now);
+        }
+    }
+
+    /// When [`Server::handle_timeout`] wants to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.allocations.next_deadline().map(|(deadline, _)| deadline)
+    }
+
+    /// The next event, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Ends all allocations, for a server that stops.
+    pub fn shutdown(&mut self, now: Now) {
+        while let Some((_, id)) = self.allocations.next_deadline() {
+            self.close(id, CloseReason::Shutdown, now);
+        }
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Live allocations.
+    #[must_use]
+    pub fn allocations(&self) -> usize {
+        self.allocations.len()
+    }
+
+    /// The allocation with this relayed address, for data that need not leave the process.
+    #[must_use]
+    pub fn relayed_at(&self, address: std::net::SocketAddr) -> Option<AllocationId> {
+        self.allocations.id_of_relayed(RelayedAddress(address))
+    }
+
+    /// Counts a packet that the driver had to drop.
+    pub fn drop(&mut self, reason: DropReason) -> Verdict {
+        self.stats.drop(reason);
+        Verdict::Drop(reason)
+    }
+
+    fn handle_stun(
+        &mut self,
+        from: FiveTuple,
+        packet: &[u8],
+        now: Now,
+        reply: &mut Vec<u8>,
+    ) -> Result<Verdict, DropReason> {
+        let message = Message::parse(packet).map_err(|_| DropReason::Malformed)?;
+        match (message.class(), message.method()) {
+            (Class::Indication, Method::Send) => self.send_indication(&message, &from, now),
+            (Class::Indication, Method::Binding) => Err(DropReason::Keepalive),
+            (Class::Request, method) => {
+                let counted = RequestMethod::of(method).ok_or(match method {
+                    Method::Send | Method::Data => DropReason::ClassNotAllowed,
+                    _ => DropReason::UnknownMethod,
+                })?;
+                self.handle_request(counted, &message, from, now, reply)
+            }
+            (Class::Indication | Class::Success | Class::Error, _) => {
+                Err(DropReason::ClassNotAllowed)
+            }
+        }
+    }
+
+    fn handle_request(
+        &mut self,
+        method: RequestMethod,
+        message: &Message<'_>,
+        from: FiveTuple,
+        now: Now,
+        reply: &mut Vec<u8>,
+    ) -> Result<Verdict, DropReason> {
+        if !self.may_be_answered(&from) {
+            return Err(DropReason::SourceForbidden);
+        }
+        let mut answer = Answer::new(message, from, now);
+        if method == RequestMethod::Binding {
+            self.admit_unauthenticated(from.client.ip(), now)?;
+            match self.binding(message, &from) {
+                Ok(mapped) => self.succeed(&answer, reply, |builder| builder.put(&mapped)),
+                Err(reject) => self.refuse(&answer, &reject, reply),
+            }
+            return Ok(Verdict::Reply);
+        }
+        let user = match self.authenticator.authenticate(message, &from, now) {
+            Ok(user) => user,
+            Err(denial) => {
+                self.admit_unauthenticated(from.client.ip(), now)?;
+                self.refuse(&answer, &Reject::Denied(denial), reply);
+                return Ok(Verdict::Reply);
+            }
+        };
+        answer.signer = Some(user.signer);
+        let request = Request { message: *message, from, user, now };
+        match self.carry_out(method, &request, &answer, reply) {
+            Ok(verdict) => Ok(verdict),
+            Err(reject) => {
+                self.refuse(&answer, &reject, reply);
+                Ok(Verdict::Reply)
+            }
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        method: RequestMethod,
+        request: &Request<'_>,
+        answer: &Answer,
+        reply: &mut Vec<u8>,
+    ) -> Result<Verdict, Reject> {
+        check_attributes(&request.message)?;
+        match method {
+            RequestMethod::Allocate => match self.allocate(request)? {
+                Outcome::Pending(pending) => return Ok(Verdict::Bind(pending)),
+                Outcome::Repeated(id) => self.confirm_allocation(answer, id, reply),
+            },
+            RequestMethod::Refresh => {
+                let lifetime = self.refresh(request)?;
+                self.succeed(answer, reply, |builder| builder.put(&lifetime));
+            }
+            RequestMethod::CreatePermission => {
+                self.create_permission(request)?;
+                self.succeed(answer, reply, |builder| builder);
+            }
+            RequestMethod::ChannelBind => {
+                self.channel_bind(request)?;
+                self.succeed(answer, reply, |builder| builder);
+            }
+            RequestMethod::Binding => unreachable!("Binding needs no user and is answered before"),
+        }
+        Ok(Verdict::Reply)
+    }
+
+    /// Whether a request from there may be answered at all.
+    fn may_be_answered(&self, from: &FiveTuple) -> bool {
+        let ip = from.client.ip();
+        let unicast = !ip.is_multicast()
+            && !ip.is_unspecified()
+            && !matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+        unicast
+            && !UNANSWERED_PORTS.contains(&from.client.port())
+            && !self.policy.is_endpoint(from.client)
+            && self.relayed_at(from.client).is_none()
+    }
+
+    fn admit_unauthenticated(&mut self, source: IpAddr, now: Now) -> Result<(), DropReason> {
+        if self.unauthenticated.admit(source, now.instant) {
+            Ok(())
+        } else {
+            Err(DropReason::RateLimited)
+        }
+    }
+
+    /// Ends an allocation.
+    pub(super) fn close(&mut self, id: AllocationId, reason: CloseReason, now: Now) {
+        let Some(allocation) = self.allocations.remove(id) else { return };
+        let lived = now.instant.saturating_duration_since(allocation.opened);
+        let (to_peer, to_client) = (allocation.to_peer, allocation.to_client);
+        self.stats.allocation_closed(
+            allocation.client.transport,
+            lived,
+            to_peer.bytes.wrapping_add(to_client.bytes),
+        );
+        self.events.push_back(Event::Closed {
+            id,
+            client: allocation.client,
+            relayed: allocation.relayed,
+            username: allocation.username,
+            reason,
+            lived,
+            to_peer,
+            to_client,
+        });
+    }
+
+    /// Writes a success response.
+    pub(super) fn succeed(
+        &mut self,
+        answer: &Answer,
+        reply: &mut Vec<u8>,
+        attributes: impl FnOnce(Builder<'_>) -> Builder<'_>,
+    ) {
+        self.count(answer, None);
+        let builder = Builder::new(reply, answer.method, Class::Success, answer.transaction_id);
+        let software = self.config.software.as_deref().map(Software);
+        finish(attributes(builder).put_some(software.as_ref()), answer);
+    }
+
+    /// Writes an error response: no reason phrase, which would only make it larger. What is not
+    /// authenticated gets the least the RFCs allow.
+    pub(super) fn refuse(&mut self, answer: &Answer, reject: &Reject, reply: &mut Vec<u8>) {
+        let code = reject.code();
+        self.count(answer, Some(code));
+        let builder = Builder::new(reply, answer.method, Class::Error, answer.transaction_id)
+            .put(&ErrorCode { number: code.number(), reason: "" });
+        let builder = match reject {
+            Reject::UnknownAttributes(types) => builder.unknown_attributes(types),
+            _ if matches!(code, Code::Unauthenticated | Code::StaleNonce) => {
+                self.authenticator.challenge(builder, &answer.from, answer.now)
+            }
+            _ => builder,
+        };
+        finish(builder, answer);
+    }
+
+    fn count(&mut self, answer: &Answer, code: Option<Code>) {
+        if let Some(method) = RequestMethod::of(answer.method) {
+            self.stats.answer(method, answer.from.transport, code);
+        }
+    }
+
+    /// Random bytes for what needs no secrecy.
+    pub(super) fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("allocations", &self.allocations.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Signature and fingerprint, where there are to be any.
+fn finish(builder: Builder<'_>, answer: &Answer) {
+    let builder = match answer.signer {
+        Some(Signer { key, kind }) => builder.integrity(&key, kind),
+        None => builder,
+    };
+    let builder = if answer.has_fingerprint { builder.fingerprint() } else { builder };
+    builder.finish();
 }

@@ -9,7 +9,7 @@ use crate::stun::{Code, Method};
 macro_rules! labelled {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         pub enum $name { $($(#[$variant_doc])* $variant,)+ }
 
         impl $name {
@@ -39,6 +39,8 @@ labelled! {
         Demux = "demux",
         /// An indication with missing, malformed or unknown attributes.
         IndicationMalformed = "indication_malformed",
+        /// A Binding indication: a sign of life that asks for nothing.
+        Keepalive = "keepalive",
         /// Not a STUN message, though the first byte says so, or ChannelData cut short.
         Malformed = "malformed",
         /// A Send indication or ChannelData from a client without an allocation.

@@ -1,0 +1,231 @@
+//! Allocate: a relayed address of one's own (RFC 8656 §7.2).
+//!
+//! The server cannot bind sockets, so a request that passes all checks becomes a
+//! [`PendingAllocation`]: a value the driver holds while it binds, and hands back.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Reject, Request};
+use crate::stun::attribute::{
+    AttributeType, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport,
+    ReservationToken, XorMappedAddress, XorRelayedAddress,
+};
+use crate::stun::{AddressFamily, Code, TransactionId};
+use crate::turn::Now;
+use crate::turn::allocation::{Allocation, AllocationId, FiveTuple, RelayedAddress};
+use crate::turn::auth::User;
+use crate::turn::event::Event;
+use crate::turn::limits::Meter;
+use crate::turn::server::{Answer, Server};
+
+/// An Allocate request that only lacks its relay socket.
+///
+/// Whoever drops it leaves the client without an answer, to try again.
+#[derive(Debug)]
+#[must_use = "the client waits for Server::allocated"]
+pub struct PendingAllocation {
+    from: FiveTuple,
+    user: User,
+    transaction_id: TransactionId,
+    has_fingerprint: bool,
+    family: AddressFamily,
+    lifetime: Duration,
+}
+
+impl PendingAllocation {
+    /// Whose quota it counts against; untrusted text.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        &self.user.name
+    }
+
+    /// The family the relayed address must have.
+    #[must_use]
+    pub fn family(&self) -> AddressFamily {
+        self.family
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> FiveTuple {
+        self.from
+    }
+}
+
+/// What the driver obtained for a [`PendingAllocation`].
+pub struct Allocated {
+    /// The address of the bound relay socket.
+    pub relayed: RelayedAddress,
+    /// The user's bandwidth, where it is limited.
+    pub meter: Option<Arc<dyn Meter>>,
+}
+
+impl fmt::Debug for Allocated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allocated").field("relayed", &self.relayed).finish_non_exhaustive()
+    }
+}
+
+/// Why the driver could not obtain a relay socket.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AllocateError {
+    /// No port, no descriptor, or the server holds as many allocations as it may.
+    NoCapacity,
+    /// The user holds as many allocations as it may.
+    QuotaReached,
+}
+
+impl AllocateError {
+    fn code(self) -> Code {
+        match self {
+            Self::NoCapacity => Code::InsufficientCapacity,
+            Self::QuotaReached => Code::AllocationQuotaReached,
+        }
+    }
+}
+
+/// What an Allocate request leads to.
+#[derive(Debug)]
+pub(in crate::turn) enum Outcome {
+    /// The client has its allocation already: this is a retransmission.
+    Repeated(AllocationId),
+    /// The driver has to bind a socket.
+    Pending(PendingAllocation),
+}
+
+impl Server {
+    /// The steps of RFC 8656 §7.2, by their numbers; (1) is done, (10) is the driver's.
+    pub(in crate::turn) fn allocate(&mut self, request: &Request<'_>) -> Result<Outcome, Reject> {
+        // (2), with the retransmissions of the note at its end
+        let id = request.message.transaction_id();
+        if let Some(existing) = self.allocations.id_of_client(&request.from) {
+            let allocation = self.allocations.get(existing).ok_or(Code::ServerError)?;
+            let repeated =
+                allocation.transaction_id == id && allocation.username == request.user.name;
+            return if repeated {
+                Ok(Outcome::Repeated(existing))
+            } else {
+                Err(Reject::Code(Code::AllocationMismatch))
+            };
+        }
+        // (3)
+        let transport = request.message.read::<RequestedTransport>()?.ok_or(Code::BadRequest)?;
+        if transport != RequestedTransport::UDP {
+            return Err(Reject::Code(Code::UnsupportedTransport));
+        }
+        // (4) is DONT-FRAGMENT, an unknown attribute here, and so answered with 420 already
+        self.check_reservation(request)?;
+        let family = self.requested_family(request)?;
+        let lifetime = self.config.limits.lifetime(request.message.read::<Lifetime>()?);
+        Ok(Outcome::Pending(PendingAllocation {
+            from: request.from,
+            user: request.user.clone(),
+            transaction_id: id,
+            has_fingerprint: request.message.has_fingerprint(),
+            family,
+            lifetime,
+        }))
+    }
+
+    /// Steps (5) and (8). Ports are not reserved here, so every token is invalid and no pair can
+    /// be had; both are 508.
+    fn check_reservation(&self, request: &Request<'_>) -> Result<(), Reject> {
+        let message = &request.message;
+        let even_port = message.read::<EvenPort>()?;
+        let families = message.has(AttributeType::REQUESTED_ADDRESS_FAMILY)
+            || message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
+        if message.read::<ReservationToken>()?.is_some() {
+            let clash = even_port.is_some() || families;
+            let code = if clash { Code::BadRequest } else { Code::InsufficientCapacity };
+            return Err(Reject::Code(code));
+        }
+        let Some(EvenPort { reserve }) = even_port else { return Ok(()) };
+        if reserve && message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY) {
+            return Err(Reject::Code(Code::BadRequest));
+        }
+        Err(Reject::Code(Code::InsufficientCapacity))
+    }
+
+    /// Steps (6) and (7); without REQUESTED-ADDRESS-FAMILY it is IPv4. A family byte that does not
+    /// exist is a family not supported, hence 440. ADDITIONAL-ADDRESS-FAMILY alone is an optional
+    /// attribute that is not understood (step 9), save that it may not clash.
+    fn requested_family(&self, request: &Request<'_>) -> Result<AddressFamily, Reject> {
+        let message = &request.message;
+        if message.has(AttributeType::REQUESTED_ADDRESS_FAMILY)
+            && message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY)
+        {
+            return Err(Reject::Code(Code::BadRequest));
+        }
+        let family = message
+            .read::<RequestedAddressFamily>()
+            .map_err(|_| Code::AddressFamilyNotSupported)?
+            .map_or(AddressFamily::Ipv4, |RequestedAddressFamily(family)| family);
+        if !self.policy.relays(family) {
+            return Err(Reject::Code(Code::AddressFamilyNotSupported));
+        }
+        Ok(family)
+    }
+
+    /// Takes back a [`PendingAllocation`] with the socket bound, or with the reason why not, and
+    /// writes the response. Returns the allocation, where there is one now.
+    pub fn allocated(
+        &mut self,
+        pending: PendingAllocation,
+        result: Result<Allocated, AllocateError>,
+        now: Now,
+        reply: &mut Vec<u8>,
+    ) -> Option<AllocationId> {
+        let PendingAllocation { from, user, transaction_id, has_fingerprint, family: _, lifetime } =
+            pending;
+        let answer = Answer {
+            method: crate::stun::Method::Allocate,
+            transaction_id,
+            has_fingerprint,
+            from,
+            signer: Some(user.signer),
+            now,
+        };
+        let Allocated { relayed, meter } = match result {
+            Ok(allocated) => allocated,
+            Err(error) => {
+                self.refuse(&answer, &Reject::Code(error.code()), reply);
+                return None;
+            }
+        };
+        let mut allocation = Allocation::new(
+            from,
+            relayed,
+            user.name.clone(),
+            transaction_id,
+            now.instant,
+            lifetime,
+        );
+        allocation.meter = meter;
+        let id = self.allocations.insert(allocation);
+        self.stats.allocation_opened(from.transport);
+        self.events.push_back(Event::Opened { id, client: from, relayed, username: user.name });
+        self.confirm_allocation(&answer, id, reply);
+        Some(id)
+    }
+
+    /// The success response of RFC 8656 §7.2, the same for the first request and each
+    /// retransmission, as long as the remaining lifetime rounds to the same second.
+    pub(in crate::turn) fn confirm_allocation(
+        &mut self,
+        answer: &Answer,
+        id: AllocationId,
+        reply: &mut Vec<u8>,
+    ) {
+        let Some(allocation) = self.allocations.get(id) else { return };
+        let RelayedAddress(relayed) = allocation.relayed;
+        let left = allocation.time_to_expiry(answer.now.instant);
+        let lifetime = Lifetime(left.as_millis().div_ceil(1000) as u32);
+        let client: SocketAddr = answer.from.client;
+        self.succeed(answer, reply, |builder| {
+            builder.put(&XorRelayedAddress(relayed)).put(&lifetime).put(&XorMappedAddress(client))
+        });
+    }
+}

@@ -1,0 +1,42 @@
+//! The Send indication: data for a peer without a channel (RFC 8656 §11.2).
+
+use std::ops::Range;
+
+use super::is_understood;
+use crate::stun::Message;
+use crate::stun::attribute::{Data, XorPeerAddress};
+use crate::turn::Now;
+use crate::turn::allocation::FiveTuple;
+use crate::turn::policy::Port;
+use crate::turn::server::Server;
+use crate::turn::stats::{Direction, DropReason};
+use crate::turn::verdict::Verdict;
+
+impl Server {
+    /// RFC 8656 §11.2. Nothing is ever answered, and no permission refreshed.
+    pub(in crate::turn) fn send_indication(
+        &mut self,
+        message: &Message<'_>,
+        from: &FiveTuple,
+        now: Now,
+    ) -> Result<Verdict, DropReason> {
+        let id = self.allocations.id_of_client(from).ok_or(DropReason::NoAllocation)?;
+        let malformed = DropReason::IndicationMalformed;
+        if !message.attributes().all(|(kind, _)| is_understood(kind)) {
+            return Err(malformed);
+        }
+        let XorPeerAddress(peer) = message.read().ok().flatten().ok_or(malformed)?;
+        let Data(data) = message.read().ok().flatten().ok_or(malformed)?;
+        let allocation = self.allocations.get_mut(id).ok_or(DropReason::NoAllocation)?;
+        let peer = self.policy.admit(peer, Port::Exact).map_err(|_| DropReason::PeerForbidden)?;
+        allocation.admit_to_peer(peer.address().ip(), data.len(), now.instant)?;
+        self.stats.relay(Direction::ToPeer, from.transport, data.len());
+        Ok(Verdict::ToPeer { from: id, peer, payload: place_of(data, message.bytes()) })
+    }
+}
+
+/// Where `part`, a slice of `whole`, lies in it.
+fn place_of(part: &[u8], whole: &[u8]) -> Range<usize> {
+    let start = part.as_ptr().addr() - whole.as_ptr().addr();
+    start..start + part.len()
+}
