@@ -127,7 +127,8 @@ async fn who_never_reads_is_cut_off() {
     let mut stream = admin.connect().await;
 
     let requests = "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100);
-    while stream.write_all(requests.as_bytes()).await.is_ok() {}
+    let send = async { while stream.write_all(requests.as_bytes()).await.is_ok() {} };
+    timeout(CONNECTION_LIFETIME * 2, send).await.expect("the server must close");
 
     assert_close_to(CONNECTION_LIFETIME + CLOSE_TIMEOUT, before.elapsed());
 }
@@ -140,12 +141,15 @@ async fn connections_beyond_the_limit_are_closed_at_once() {
         open.push(admin.connect().await);
     }
 
+    // Sooner than the deadline would close it.
     let mut refused = admin.connect().await;
-    assert_eq!(read_to_close(&mut refused).await, "");
+    let answer = timeout(HEADER_TIMEOUT / 2, read_to_close(&mut refused)).await;
+    assert_eq!(answer.as_deref(), Ok(""));
 
     // The slot is free again once the server has seen that its client left.
     open.pop();
-    while admin.request("GET", "/healthz").await.1 != "ok\n" {}
+    let retry = async { while admin.request("GET", "/healthz").await.1 != "ok\n" {} };
+    timeout(HEADER_TIMEOUT / 2, retry).await.expect("a slot must be free");
 }
 
 #[tokio::test]
@@ -216,7 +220,8 @@ async fn shutdown_closes_idle_connections_and_cuts_hanging_ones() {
     let before = Instant::now();
 
     admin.shutdown.send(()).unwrap();
-    admin.serving.await.unwrap().unwrap();
+    let served = timeout(CLOSE_TIMEOUT * 2, admin.serving).await.expect("the server must stop");
+    served.unwrap().unwrap();
 
     assert!(before.elapsed() <= CLOSE_TIMEOUT + ACCEPT_PAUSE);
     read_to_close(&mut idle).await;
