@@ -1,10 +1,262 @@
 //! The admin plane: metrics and health, on its own thread, never on the data path.
+//!
+//! It owns its listeners and connections, and sees the rest of the server only through
+//! [`Inspect`]. A client of it, however slow, large or numerous, must never cost a relayed packet:
+//! header bytes, waiting, and connections all have a bound.
 
-use std::net::SocketAddr;
+mod metrics;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, error, warn};
+
+use crate::turn::stats::Stats;
+
+/// Open connections over all listeners; one more is closed at once.
+const MAX_CONNECTIONS: usize = 256;
+/// A request's head may take this much, and an idle connection may stay open this long.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Room for a request's head. A browser sends the cookies of every other program on `localhost`.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// After this a connection closes with its next response: who sends requests but never reads
+/// would otherwise keep it for ever.
+const CONNECTION_LIFETIME: Duration = Duration::from_secs(60);
+/// How long a response may still take once its connection is to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What follows a failed accept. Out of file descriptors, trying again at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections the kernel completes ahead of us.
+const BACKLOG: i32 = 128;
+
+const NO_ANSWER: &str = "a shard does not answer\n";
 
 /// Where the admin plane listens.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Addresses of the HTTP listener.
     pub listen: Vec<SocketAddr>,
+}
+
+/// What the running server shows of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The counters of each shard.
+    pub shards: Vec<Stats>,
+    /// The process-wide pool of relay ports.
+    pub relay_ports: PortCounts,
+}
+
+/// Relay ports by what they are doing; together they are the configured range.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PortCounts {
+    /// Ready to be taken.
+    pub free: usize,
+    /// Held by an allocation.
+    pub used: usize,
+    /// Given back, and kept from the next owner while late packets may still arrive.
+    pub cooling: usize,
+}
+
+/// A snapshot under way.
+pub type Inspection<'a> = Pin<Box<dyn Future<Output = Option<Snapshot>> + Send + 'a>>;
+
+/// The admin plane's view of the running server.
+pub trait Inspect: Send + Sync + 'static {
+    /// Asks every shard, at each scrape and health check. `None` when one does not answer within
+    /// the implementor's deadline.
+    fn snapshot(&self) -> Inspection<'_>;
+
+    /// Whether new clients are welcome: all listeners are bound, and the server is not draining.
+    fn is_ready(&self) -> bool;
+}
+
+/// The bound addresses of the admin plane. Nothing is accepted before [`Listeners::serve`].
+#[derive(Debug)]
+pub struct Listeners {
+    sockets: Vec<(SocketAddr, TcpListener)>,
+}
+
+impl Listeners {
+    /// Binds every address of the configuration.
+    ///
+    /// # Errors
+    /// When one cannot be bound; the error names it.
+    pub fn bind(config: &Config) -> io::Result<Self> {
+        let bind = |&address: &SocketAddr| {
+            listen(address).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot listen on {address} (http): {error}"))
+            })
+        };
+        Ok(Self { sockets: config.listen.iter().map(bind).collect::<io::Result<_>>()? })
+    }
+
+    /// The addresses in the order of the configuration, with the ports the system chose.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().map(|&(address, _)| address).collect()
+    }
+
+    /// Answers until `shutdown` completes, then finishes what is being answered.
+    ///
+    /// # Errors
+    /// When the runtime does not take a listener. No client can cause it.
+    pub async fn serve(
+        self,
+        inspect: Arc<dyn Inspect>,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        let router = router(inspect);
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let (stop, stopping) = watch::channel(());
+        let mut acceptors = JoinSet::new();
+        for (_, socket) in self.sockets {
+            let listener = tokio::net::TcpListener::from_std(socket)?;
+            acceptors.spawn(accept(listener, router.clone(), Arc::clone(&slots), stopping.clone()));
+        }
+        shutdown.await;
+        drop(stop);
+        while acceptors.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // `[::]` must leave `0.0.0.0` to its own listener.
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A restart must not wait for the old connections. Windows means something else by it.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let listener = TcpListener::from(socket);
+    Ok((listener.local_addr()?, listener))
+}
+
+async fn accept(
+    listener: tokio::net::TcpListener,
+    router: Router,
+    slots: Arc<Semaphore>,
+    mut stopping: watch::Receiver<()>,
+) {
+    let mut connections = JoinSet::new();
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            _ = stopping.changed() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                failing = false;
+                match Arc::clone(&slots).try_acquire_owned() {
+                    Ok(slot) => {
+                        let connection = serve(stream, router.clone(), slot, stopping.clone());
+                        connections.spawn(connection);
+                    }
+                    Err(_) => debug!(limit = MAX_CONNECTIONS, "connection over the limit"),
+                }
+            }
+            Err(error) => {
+                // Once for a streak: it may last, and the log may be on the same full system.
+                if !failing {
+                    warn!(%error, "cannot accept connections");
+                }
+                failing = true;
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Serves one connection, which takes up `_slot` for as long.
+async fn serve(
+    stream: TcpStream,
+    router: Router,
+    _slot: OwnedSemaphorePermit,
+    mut stopping: watch::Receiver<()>,
+) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => {
+            if let Err(error) = result {
+                debug!(%error, "connection closed");
+            }
+            return;
+        }
+        _ = stopping.changed() => {}
+        () = sleep(CONNECTION_LIFETIME) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    if timeout(CLOSE_TIMEOUT, connection).await.is_err() {
+        debug!("connection cut off");
+    }
+}
+
+fn router(inspect: Arc<dyn Inspect>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
+        .with_state(inspect)
+}
+
+async fn metrics(State(inspect): State<Arc<dyn Inspect>>) -> Response {
+    let Some(snapshot) = inspect.snapshot().await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER).into_response();
+    };
+    match metrics::render(&snapshot) {
+        Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            error!(%error, "cannot write metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn healthz(State(inspect): State<Arc<dyn Inspect>>) -> (StatusCode, &'static str) {
+    match inspect.snapshot().await {
+        Some(_) => (StatusCode::OK, "ok\n"),
+        None => (StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER),
+    }
+}
+
+async fn readyz(State(inspect): State<Arc<dyn Inspect>>) -> (StatusCode, &'static str) {
+    if inspect.is_ready() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
 }

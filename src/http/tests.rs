@@ -1,0 +1,320 @@
+//! The admin plane over real sockets. Where a test waits, time is paused: the clock jumps to the
+//! next deadline as soon as nothing else is left to do.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::*;
+
+#[tokio::test]
+async fn metrics_are_prometheus_text() {
+    let admin = Admin::start();
+
+    let (head, body) = admin.request("GET", "/metrics").await;
+
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+    assert!(head.contains("\r\ncontent-type: text/plain; version=0.0.4\r\n"), "{head}");
+    assert!(body.contains("\nhairpin_allocations_total 0\n"), "{body}");
+}
+
+#[tokio::test]
+async fn head_answers_like_get_without_the_body() {
+    let admin = Admin::start();
+
+    for (path, kind) in [("/metrics", "version=0.0.4"), ("/healthz", "charset=utf-8")] {
+        let (head, body) = admin.request("HEAD", path).await;
+        assert!(head.starts_with("http/1.1 200 ") && head.contains(kind), "{head}");
+        assert!(head.contains("\r\ncontent-length: "), "{head}");
+        assert_eq!(body, "");
+    }
+}
+
+#[tokio::test]
+async fn other_methods_and_paths_are_refused() {
+    let admin = Admin::start();
+
+    for (method, path, status) in [
+        ("POST", "/metrics", 405),
+        ("DELETE", "/healthz", 405),
+        ("OPTIONS", "/readyz", 405),
+        ("GET", "/", 404),
+        ("GET", "/metrics/", 404),
+        ("GET", "//metrics", 404),
+        ("GET", "/../../etc/passwd", 404),
+        ("POST", "/nothing", 404),
+        ("BREW", "/metrics", 405),
+    ] {
+        let (head, _) = admin.request(method, path).await;
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{method} {path}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_shard_fails_health_and_metrics() {
+    let admin = Admin::start();
+    assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
+
+    admin.server.answers.store(false, Ordering::Relaxed);
+
+    for path in ["/healthz", "/metrics"] {
+        let (head, body) = admin.request("GET", path).await;
+        assert!(head.starts_with("http/1.1 503 "), "{head}");
+        assert_eq!(body, "a shard does not answer\n");
+    }
+    assert!(admin.request("GET", "/readyz").await.0.starts_with("http/1.1 200 "));
+}
+
+#[tokio::test]
+async fn readiness_is_the_servers_word() {
+    let admin = Admin::start();
+    assert!(admin.request("GET", "/readyz").await.0.starts_with("http/1.1 200 "));
+
+    admin.server.ready.store(false, Ordering::Relaxed);
+
+    assert!(admin.request("GET", "/readyz").await.0.starts_with("http/1.1 503 "));
+    assert!(admin.request("GET", "/healthz").await.0.starts_with("http/1.1 200 "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_head_is_closed_at_the_deadline() {
+    let admin = Admin::start();
+    for start in ["", "G", "GET /metrics HTTP/1.1\r\nHost: a\r\nX-Slow: "] {
+        let before = Instant::now();
+        let mut stream = admin.connect().await;
+        stream.write_all(start.as_bytes()).await.unwrap();
+
+        read_to_close(&mut stream).await;
+
+        assert_close_to(HEADER_TIMEOUT, before.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trickle_does_not_move_the_deadline() {
+    let admin = Admin::start();
+    let before = Instant::now();
+    let mut stream = admin.connect().await;
+
+    while stream.write_all(b"G").await.is_ok() {
+        sleep(Duration::from_secs(1)).await;
+        assert!(before.elapsed() < HEADER_TIMEOUT * 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_does_not_stay() {
+    let admin = Admin::start();
+    let before = Instant::now();
+    let mut stream = admin.connect().await;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+
+    let answer = read_to_close(&mut stream).await;
+
+    assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
+    assert_close_to(HEADER_TIMEOUT, before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_reads_is_cut_off() {
+    let admin = Admin::start();
+    let before = Instant::now();
+    let mut stream = admin.connect().await;
+
+    let requests = "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100);
+    let send = async { while stream.write_all(requests.as_bytes()).await.is_ok() {} };
+    timeout(CONNECTION_LIFETIME * 2, send).await.expect("the server must close");
+
+    assert_close_to(CONNECTION_LIFETIME + CLOSE_TIMEOUT, before.elapsed());
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_at_once() {
+    let admin = Admin::start();
+    let mut open = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        open.push(admin.connect().await);
+    }
+
+    // Sooner than the deadline would close it.
+    let mut refused = admin.connect().await;
+    let answer = timeout(HEADER_TIMEOUT / 2, read_to_close(&mut refused)).await;
+    assert_eq!(answer.as_deref(), Ok(""));
+
+    // The slot is free again once the server has seen that its client left.
+    open.pop();
+    let retry = async { while admin.request("GET", "/healthz").await.1 != "ok\n" {} };
+    timeout(HEADER_TIMEOUT / 2, retry).await.expect("a slot must be free");
+}
+
+#[tokio::test]
+async fn what_is_not_http_ends_only_its_own_connection() {
+    let admin = Admin::start();
+    let long =
+        format!("GET /metrics HTTP/1.1\r\nHost: a\r\nCookie: {}\r\n\r\n", "a".repeat(1 << 20));
+    let many = format!("GET /metrics HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200));
+
+    for (bytes, status) in [
+        (long.as_bytes(), 431..=431),
+        (many.as_bytes(), 431..=431),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), 400..=505),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400..=400),
+        (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400..=400),
+    ] {
+        assert_refused(&admin, bytes, status).await;
+        assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
+    }
+}
+
+#[tokio::test]
+async fn a_head_may_have_the_cookies_of_all_of_localhost() {
+    let admin = Admin::start();
+    let mut stream = admin.connect().await;
+    let cookies = "a".repeat(12 * 1024);
+    let request = format!(
+        "GET /healthz HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n"
+    );
+
+    stream.write_all(request.as_bytes()).await.unwrap();
+
+    assert!(read_to_close(&mut stream).await.starts_with("http/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_taken_address_is_named() {
+    let admin = Admin::start();
+
+    let error = Listeners::bind(&Config { listen: vec![admin.address] }).unwrap_err();
+
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&admin.address.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn every_address_is_served() {
+    let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); 2];
+
+    let listeners = Listeners::bind(&Config { listen }).unwrap();
+    let addresses = listeners.addresses();
+    let mut admin = Admin::serve(listeners);
+
+    assert_eq!(addresses.len(), 2);
+    for address in addresses {
+        admin.address = address;
+        assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_closes_idle_connections_and_cuts_hanging_ones() {
+    let admin = Admin::start();
+    let mut idle = admin.connect().await;
+    let mut hanging = admin.connect().await;
+    hanging.write_all(b"GET /hea").await.unwrap();
+    assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
+    let before = Instant::now();
+
+    admin.shutdown.send(()).unwrap();
+    let served = timeout(CLOSE_TIMEOUT * 2, admin.serving).await.expect("the server must stop");
+    served.unwrap().unwrap();
+
+    assert!(before.elapsed() <= CLOSE_TIMEOUT + ACCEPT_PAUSE);
+    read_to_close(&mut idle).await;
+    read_to_close(&mut hanging).await;
+    assert!(TcpStream::connect(admin.address).await.is_err());
+}
+
+/// A running admin plane, and the server it shows.
+struct Admin {
+    address: SocketAddr,
+    server: Arc<FakeServer>,
+    serving: JoinHandle<io::Result<()>>,
+    shutdown: oneshot::Sender<()>,
+}
+
+impl Admin {
+    fn start() -> Self {
+        let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        Self::serve(Listeners::bind(&Config { listen }).unwrap())
+    }
+
+    fn serve(listeners: Listeners) -> Self {
+        let address = listeners.addresses()[0];
+        let server =
+            Arc::new(FakeServer { answers: AtomicBool::new(true), ready: AtomicBool::new(true) });
+        let (shutdown, stopped) = oneshot::channel();
+        let inspect = Arc::clone(&server);
+        let serving = tokio::spawn(listeners.serve(inspect, async {
+            stopped.await.ok();
+        }));
+        Self { address, server, serving, shutdown }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// The lower-case head and the body of the answer; empty when there is none.
+    async fn request(&self, method: &str, path: &str) -> (String, String) {
+        let mut stream = self.connect().await;
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok();
+        let answer = read_to_close(&mut stream).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        (format!("{head}\r\n"), body.to_owned())
+    }
+}
+
+struct FakeServer {
+    answers: AtomicBool,
+    ready: AtomicBool,
+}
+
+impl Inspect for FakeServer {
+    fn snapshot(&self) -> Inspection<'_> {
+        let answers = self.answers.load(Ordering::Relaxed);
+        Box::pin(async move {
+            answers.then(|| Snapshot { shards: vec![Stats::default(); 2], ..Snapshot::default() })
+        })
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+}
+
+/// Sends, and wants an answer in the range or a closed connection: unread bytes make the kernel
+/// reset it, and that may overtake the answer.
+async fn assert_refused(admin: &Admin, bytes: &[u8], status: RangeInclusive<u16>) {
+    let mut stream = admin.connect().await;
+    stream.write_all(bytes).await.ok();
+    let answer = read_to_close(&mut stream).await;
+    if let Some(rest) = answer.strip_prefix("http/1.1 ") {
+        let code: u16 = rest[..3].parse().unwrap();
+        assert!(status.contains(&code), "{answer}");
+    } else {
+        assert_eq!(answer, "");
+    }
+}
+
+/// What arrives until the server closes, with the head's names in lower case.
+async fn read_to_close(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.ok();
+    let text = String::from_utf8(bytes).unwrap();
+    match text.split_once("\r\n\r\n") {
+        Some((head, body)) => format!("{}\r\n\r\n{body}", head.to_lowercase()),
+        None => text,
+    }
+}
+
+#[track_caller]
+fn assert_close_to(expected: Duration, elapsed: Duration) {
+    // Timers have a resolution of one millisecond, and deadlines are set one after another.
+    assert!(elapsed.abs_diff(expected) < Duration::from_millis(100), "{elapsed:?}");
+}
