@@ -1,6 +1,7 @@
 //! Who may use the relay: the long-term credential mechanism (RFC 8489 §9.2).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 /// Whom to trust, and what to tell the others.
@@ -18,4 +19,14 @@ pub struct Config {
     pub nonce_lifetime: Duration,
     /// Whether to offer SHA-256 through PASSWORD-ALGORITHMS.
     pub sha256: bool,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("realm", &self.realm)
+            .field("users", &self.users.len())
+            .field("secrets", &self.secrets.len())
+            .finish_non_exhaustive()
+    }
 }

@@ -3,7 +3,7 @@
 use super::{auth, limits, policy};
 
 /// What the operator decides about the protocol core.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Credentials and challenges.
     pub auth: auth::Config,

@@ -1,0 +1,72 @@
+//! Time-limited credentials that a web service mints and the server verifies without asking it:
+//! the TURN REST API (draft-uberti-behave-turn-rest-00).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+
+/// The user name of `user` until `expires_unix_secs`.
+#[must_use]
+pub fn username(expires_unix_secs: u64, user: &str) -> String {
+    format!("{expires_unix_secs}:{user}")
+}
+
+/// The password that belongs to a time-limited user name.
+#[must_use]
+pub fn password(secret: &str, username: &str) -> String {
+    let mut mac = <Hmac<Sha1> as KeyInit>::new_from_slice(secret.as_bytes())
+        .expect("HMAC takes keys of any length");
+    mac.update(username.as_bytes());
+    STANDARD.encode(mac.finalize().into_bytes())
+}
+
+/// Whether a user name is a time-limited one whose time has not come.
+///
+/// The time is compared and never calculated with, for whoever sent it has proven nothing yet.
+/// What follows the first colon is the service's own; without a colon the name is all time.
+#[must_use]
+pub fn is_valid_at(username: &str, unix_secs: u64) -> bool {
+    let expires = username.split_once(':').map_or(username, |(expires, _)| expires);
+    // `parse` would take a sign too, and nobody mints one.
+    let digits_only = expires.bytes().all(|byte| byte.is_ascii_digit());
+    digits_only && expires.parse::<u64>().is_ok_and(|expires| unix_secs < expires)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `printf 1433065916:alice | openssl dgst -sha1 -hmac north-of-everything -binary | base64`
+    #[test]
+    fn password_is_the_hmac_of_the_name_in_base64() {
+        let name = username(1_433_065_916, "alice");
+        assert_eq!(password("north-of-everything", &name), "EFdEU6pBw2jxgawhGBGz4VQQWeU=");
+    }
+
+    #[test]
+    fn a_name_is_valid_until_its_second_comes() {
+        assert!(is_valid_at("100:alice", 99));
+        assert!(!is_valid_at("100:alice", 100));
+        assert!(!is_valid_at("100:alice", 101));
+    }
+
+    #[test]
+    fn only_the_first_colon_splits() {
+        assert!(is_valid_at("100:alice:200", 99));
+        assert!(!is_valid_at("100:alice:200", 150));
+    }
+
+    #[test]
+    fn a_name_that_is_no_time_is_never_valid() {
+        for name in ["", ":", ":alice", "alice", "alice:100", "+100:alice", "-1:x", " 100:x"] {
+            assert!(!is_valid_at(name, 0), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_beyond_all_bounds_neither_overflows_nor_counts() {
+        assert!(is_valid_at("18446744073709551615:x", u64::MAX - 1));
+        assert!(!is_valid_at("18446744073709551616:x", 0));
+    }
+}
