@@ -40,8 +40,10 @@ impl FromStr for Filter {
 
     fn from_str(text: &str) -> Result<Self, String> {
         // The parser takes a lone word that is no level for the name of a module, so that
-        // "verbose" would silence the server.
-        let is_directive = |part: &str| part.contains('=') || LevelFilter::from_str(part).is_ok();
+        // "verbose" would silence the server, and nothing at all for "error".
+        let is_directive = |part: &str| {
+            part.contains('=') || (!part.is_empty() && LevelFilter::from_str(part).is_ok())
+        };
         let valid = text.split(',').all(is_directive) && EnvFilter::try_new(text).is_ok();
         if !valid {
             return Err(format!(

@@ -13,7 +13,7 @@ use crate::{http, logging, net, turn};
 /// RFC 8489 §14.9: fewer than 128 characters.
 const MAX_REALM_CHARS: usize = 127;
 /// RFC 8489 §14.3: fewer than 509 bytes.
-const MAX_USERNAME_BYTES: usize = 508;
+pub(crate) const MAX_USERNAME_BYTES: usize = 508;
 /// More shards than any machine has cores; each is a thread with its own sockets.
 const MAX_THREADS: u32 = 1024;
 

@@ -132,13 +132,16 @@ impl Key {
 
 impl Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let bare = |name: &str| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+            !name.is_empty() && name.bytes().all(plain)
+        };
         for (at, step) in self.0.iter().enumerate() {
             if at > 0 && matches!(step, Step::Name(_)) {
                 f.write_str(".")?;
             }
             match step {
-                Step::Name(name) if name.bytes().all(bare) => f.write_str(name)?,
+                Step::Name(name) if bare(name) => f.write_str(name)?,
                 Step::Name(name) => write!(f, "{name:?}")?,
                 Step::Index(index) => write!(f, "[{index}]")?,
             }
@@ -177,16 +180,20 @@ fn line_at(text: &str, offset: usize) -> usize {
 /// password in the wrong place.
 fn plain(message: &str) -> String {
     let message = one_line(message);
-    let found_a_wrong_type =
-        ["invalid type: ", "invalid value: ", "unknown field "].iter().any(|it| message.starts_with(it));
-    let Some((found, expected)) = message.rsplit_once("expected ").filter(|_| found_a_wrong_type)
+    let quotes_the_value = ["invalid type", "invalid value", "unknown field", "unknown variant"]
+        .iter()
+        .any(|prefix| message.starts_with(prefix));
+    let Some((found, expected)) = message.rsplit_once("expected ").filter(|_| quotes_the_value)
     else {
         return message;
     };
-    let expected = expected.replace("one of ", "");
+    let expected = expected.trim_start_matches("one of ");
     match found.starts_with("unknown field") {
-        true => format!("unknown key; known here: {}", expected.replace('`', "")),
-        false => format!("must be {}", reword(&expected)),
+        true => {
+            let known = expected.replace('`', "").replace(" or ", ", ");
+            format!("unknown key; known here: {known}")
+        }
+        false => format!("must be {}", reword(&expected.replace('`', "\""))),
     }
 }
 

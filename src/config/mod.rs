@@ -15,7 +15,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use build::MAX_USERNAME_BYTES;
 pub use error::ConfigError;
+pub(crate) use value::{Bandwidth, Lifetime};
 
 use crate::{http, logging, net, turn};
 
@@ -85,7 +87,9 @@ impl Config {
         for file in places {
             let text = match fs::read_to_string(file) {
                 Ok(text) => text,
-                Err(error) if explicit.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                Err(error)
+                    if explicit.is_none() && error.kind() == std::io::ErrorKind::NotFound =>
+                {
                     continue;
                 }
                 Err(error) => return Err(ConfigError::of(file, format!("cannot read: {error}"))),
@@ -156,8 +160,8 @@ fn parse(
     text: &str,
     environment_secret: Option<String>,
 ) -> Result<(Config, Vec<PathBuf>), ConfigError> {
-    let deserializer = toml::Deserializer::parse(text)
-        .map_err(|error| ConfigError::syntax(name, text, &error))?;
+    let deserializer =
+        toml::Deserializer::parse(text).map_err(|error| ConfigError::syntax(name, text, &error))?;
     let file = serde_path_to_error::deserialize(deserializer)
         .map_err(|error| ConfigError::schema(name, text, &error))?;
     let mut reader = secrets::Reader::new(name.parent().unwrap_or(Path::new("")));

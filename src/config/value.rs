@@ -17,11 +17,11 @@ const MIN_RELAY_PORT: u16 = 1024;
 
 /// How long something lives: from a second to a year.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Lifetime(pub(super) Duration);
+pub(crate) struct Lifetime(pub(crate) Duration);
 
 /// Bytes per second; 0 is no limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Bandwidth(pub(super) u64);
+pub(crate) struct Bandwidth(pub(crate) u64);
 
 /// The ports of relay sockets.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -198,11 +198,15 @@ impl FromStr for Network {
             ));
         };
         if network != network.trunc() {
-            return Err(format!("{text:?} has bits set behind its prefix; write {:?}",
-                network.trunc().to_string()));
+            return Err(format!(
+                "{text:?} has bits set behind its prefix; write {:?}",
+                network.trunc().to_string()
+            ));
         }
         // Peers are compared in their IPv4 form, so this one would never match anything.
-        if let IpNet::V6(v6) = network && v6.addr().to_ipv4_mapped().is_some() {
+        if let IpNet::V6(v6) = network
+            && v6.addr().to_ipv4_mapped().is_some()
+        {
             return Err(format!("{text:?} is IPv4 in IPv6; write the IPv4 network"));
         }
         Ok(Self(network))
@@ -250,7 +254,9 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_shown_alike() {
-        for (text, secs) in [("30s", 30), ("10m", 600), ("1h", 3600), ("1h30m", 5400), ("1h1s", 3601)] {
+        for (text, secs) in
+            [("30s", 30), ("10m", 600), ("1h", 3600), ("1h30m", 5400), ("1h1s", 3601)]
+        {
             let lifetime: Lifetime = text.parse().unwrap();
             assert_eq!(lifetime.0.as_secs(), secs);
             assert_eq!(lifetime.to_string(), text);
@@ -259,12 +265,9 @@ mod tests {
 
     #[test]
     fn bandwidth_is_bits_outside_and_bytes_inside() {
-        for (text, bytes) in [
-            ("5Mbit/s", 625_000),
-            ("800kbit/s", 100_000),
-            ("1Gbit/s", 125_000_000),
-            ("64bit/s", 8),
-        ] {
+        for (text, bytes) in
+            [("5Mbit/s", 625_000), ("800kbit/s", 100_000), ("1Gbit/s", 125_000_000), ("64bit/s", 8)]
+        {
             let bandwidth: Bandwidth = text.parse().unwrap();
             assert_eq!(bandwidth.0, bytes);
             assert_eq!(bandwidth.to_string(), text);
@@ -279,8 +282,23 @@ mod tests {
     #[test]
     fn durations_that_are_none_are_refused() {
         for text in [
-            "", "0", "0s", "10", "m", "10 m", "10M", "-1s", "+1s", "1m1h", "1s1s", "1.5h", "8761h",
-            "18446744073709551615h", "18446744073709551616s", "10 parsecs", "１m",
+            "",
+            "0",
+            "0s",
+            "10",
+            "m",
+            "10 m",
+            "10M",
+            "-1s",
+            "+1s",
+            "1m1h",
+            "1s1s",
+            "1.5h",
+            "8761h",
+            "18446744073709551615h",
+            "18446744073709551616s",
+            "10 parsecs",
+            "１m",
         ] {
             assert!(is_refused::<Lifetime>(text), "{text:?}");
         }
@@ -288,10 +306,20 @@ mod tests {
 
     #[test]
     fn bandwidths_that_are_none_are_refused() {
-        for text in
-            ["", "5", "5M", "5MB/s", "bit/s", "Mbit/s", "-1bit/s", "7bit/s", "1.5Mbit/s",
-             "18446744073709551615Gbit/s", "é", "ébit/s"]
-        {
+        for text in [
+            "",
+            "5",
+            "5M",
+            "5MB/s",
+            "bit/s",
+            "Mbit/s",
+            "-1bit/s",
+            "7bit/s",
+            "1.5Mbit/s",
+            "18446744073709551615Gbit/s",
+            "é",
+            "ébit/s",
+        ] {
             assert!(is_refused::<Bandwidth>(text), "{text:?}");
         }
         assert!(is_refused::<Bandwidth>("0bit/s ") && !is_refused::<Bandwidth>("0bit/s"));
@@ -299,9 +327,20 @@ mod tests {
 
     #[test]
     fn port_ranges_that_are_none_are_refused() {
-        for text in ["", "-", "-5000", "5000", "5000-", "5000-6000-7000", "+5000-6000",
-                     "6000-5000", "1023-5000", "0-65535", "49152-65536", "a-b"]
-        {
+        for text in [
+            "",
+            "-",
+            "-5000",
+            "5000",
+            "5000-",
+            "5000-6000-7000",
+            "+5000-6000",
+            "6000-5000",
+            "1023-5000",
+            "0-65535",
+            "49152-65536",
+            "a-b",
+        ] {
             assert!(is_refused::<Ports>(text), "{text:?}");
         }
         assert_eq!("1024-65535".parse(), Ok(Ports(1024..=65535)));

@@ -52,12 +52,8 @@ pub fn decode(value: &[u8]) -> Result<SocketAddr, Malformed> {
         value.split_first_chunk::<4>().ok_or(Malformed)?;
     let port = u16::from_be_bytes([port_high, port_low]);
     let ip = match AddressFamily::from_byte(family)? {
-        AddressFamily::Ipv4 => {
-            IpAddr::from(<[u8; 4]>::try_from(ip).map_err(|_| Malformed)?)
-        }
-        AddressFamily::Ipv6 => {
-            IpAddr::from(<[u8; 16]>::try_from(ip).map_err(|_| Malformed)?)
-        }
+        AddressFamily::Ipv4 => IpAddr::from(<[u8; 4]>::try_from(ip).map_err(|_| Malformed)?),
+        AddressFamily::Ipv6 => IpAddr::from(<[u8; 16]>::try_from(ip).map_err(|_| Malformed)?),
     };
     Ok(SocketAddr::new(ip, port))
 }
@@ -127,7 +123,10 @@ mod tests {
         assert_eq!(decode(b"\x00\x00\x00\x50\x01\x02\x03\x04"), Err(Malformed));
         assert_eq!(decode(b"\x00\x03\x00\x50\x01\x02\x03\x04"), Err(Malformed));
         assert_eq!(decode(b"\x00\x02\x00\x50\x01\x02\x03\x04"), Err(Malformed));
-        assert_eq!(decode(&[0, 1, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6]), Err(Malformed));
+        assert_eq!(
+            decode(&[0, 1, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6]),
+            Err(Malformed)
+        );
         for length in [0, 4, 7, 21] {
             assert_eq!(decode(&vec![1; length]), Err(Malformed), "{length} bytes");
         }
@@ -135,9 +134,6 @@ mod tests {
 
     #[test]
     fn first_byte_is_ignored() {
-        assert_eq!(
-            decode(b"\xff\x01\x00\x50\x01\x02\x03\x04"),
-            Ok("1.2.3.4:80".parse().unwrap())
-        );
+        assert_eq!(decode(b"\xff\x01\x00\x50\x01\x02\x03\x04"), Ok("1.2.3.4:80".parse().unwrap()));
     }
 }

@@ -145,9 +145,9 @@ impl<'a> Integrity<'a> {
             IntegrityKind::Sha1 => {
                 hmac::<Hmac<Sha1>>(key, self.covered, SHA1_LEN).verify_slice(self.value).is_ok()
             }
-            IntegrityKind::Sha256 => hmac::<Hmac<Sha256>>(key, self.covered, SHA256_LEN)
-                .verify_slice(self.value)
-                .is_ok(),
+            IntegrityKind::Sha256 => {
+                hmac::<Hmac<Sha256>>(key, self.covered, SHA256_LEN).verify_slice(self.value).is_ok()
+            }
         }
     }
 }
@@ -168,7 +168,8 @@ pub(super) fn sign(key: &Key, kind: IntegrityKind, message: &[u8], out: &mut Vec
 /// HMAC over the bytes before the attribute, with a header length that ends behind it
 /// (RFC 8489 §14.5).
 fn hmac<M: Mac + KeyInit>(key: &Key, covered: &[u8], value_len: usize) -> M {
-    let mut mac = <M as KeyInit>::new_from_slice(key.bytes()).expect("HMAC takes keys of any length");
+    let mut mac =
+        <M as KeyInit>::new_from_slice(key.bytes()).expect("HMAC takes keys of any length");
     feed(covered, value_len, |bytes| mac.update(bytes));
     mac
 }
