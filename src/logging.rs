@@ -31,6 +31,15 @@ pub enum Format {
     Json,
 }
 
+impl Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
 /// A level such as `info`, or levels by module such as `info,hairpin::net=debug`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Filter(String);

@@ -68,7 +68,7 @@ allocation     permissions: {}, channels: {}, lifetime: {} unless asked for, {} 
 bandwidth      per user: {bandwidth}
 strangers      replies per second and source: {}
 http           {}
-log            {}, to stderr
+log            {} as {}, to stderr
 ",
         auth.realm,
         list(&net.listen),
@@ -87,6 +87,7 @@ log            {}, to stderr
         limit(limits.unauthenticated_per_source as usize),
         http(&config.http.listen),
         config.log.level,
+        config.log.format,
     );
     for warning in config.warnings(origin) {
         text.push_str(&format!("warning: {warning}\n"));
@@ -134,7 +135,10 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
         },
         "software": config.turn.software,
         "http": config.http.listen,
-        "log": config.log.level.to_string(),
+        "log": {
+            "level": config.log.level.to_string(),
+            "format": config.log.format.to_string(),
+        },
         "warnings": config.warnings(origin),
     })
 }
@@ -191,7 +195,7 @@ allocation     permissions: 256, channels: 256, lifetime: 10m unless asked for, 
 bandwidth      per user: no limit
 strangers      replies per second and source: no limit
 http           metrics and health on 127.0.0.1:8080
-log            info, to stderr
+log            info as text, to stderr
 ";
         assert_eq!(as_text(&Config::dev(), &Origin::default()), expected);
     }

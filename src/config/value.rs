@@ -127,7 +127,7 @@ impl Display for Bandwidth {
         let bits = self.0.saturating_mul(8);
         let scale = [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")]
             .into_iter()
-            .find(|(factor, _)| bits >= *factor && bits % factor == 0);
+            .find(|(factor, _)| bits >= *factor && bits.is_multiple_of(*factor));
         let (factor, prefix) = scale.unwrap_or((1, ""));
         write!(f, "{}{prefix}bit/s", bits / factor)
     }
@@ -159,7 +159,8 @@ impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(address) = text.parse() {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            not_mapped(text, address.ip())?;
             return Ok(Self(address));
         }
         let port = text.rsplit_once(':').and_then(|(_, port)| digits(port));
@@ -184,6 +185,7 @@ impl FromStr for Host {
         if address.is_unspecified() || address.is_multicast() {
             return Err(format!("{text:?} is not the address of one interface"));
         }
+        not_mapped(text, address)?;
         Ok(Self(address))
     }
 }
@@ -203,14 +205,18 @@ impl FromStr for Network {
                 network.trunc().to_string()
             ));
         }
-        // Peers are compared in their IPv4 form, so this one would never match anything.
-        if let IpNet::V6(v6) = network
-            && v6.addr().to_ipv4_mapped().is_some()
-        {
-            return Err(format!("{text:?} is IPv4 in IPv6; write the IPv4 network"));
-        }
+        not_mapped(text, network.addr())?;
         Ok(Self(network))
     }
+}
+
+/// Everything here is compared by family, and with addresses in their shortest form: IPv4 written
+/// as IPv6 would never match.
+fn not_mapped(text: &str, address: IpAddr) -> Result<(), String> {
+    if address.to_canonical() != address {
+        return Err(format!("{text:?} is IPv4 written as IPv6; write it as IPv4"));
+    }
+    Ok(())
 }
 
 /// Reads a value from text, with its own words for what is wrong.
@@ -345,6 +351,14 @@ mod tests {
         }
         assert_eq!("1024-65535".parse(), Ok(Ports(1024..=65535)));
         assert_eq!("5000-5000".parse(), Ok(Ports(5000..=5000)));
+    }
+
+    #[test]
+    fn addresses_are_of_the_family_they_seem_to_be_of() {
+        assert!(is_refused::<Listen>("[::ffff:192.0.2.1]:3478"));
+        assert!(is_refused::<Host>("::ffff:192.0.2.1"));
+        assert!(!is_refused::<Listen>("[2001:db8::1]:3478"));
+        assert!(!is_refused::<Host>("2001:db8::1"));
     }
 
     #[test]
