@@ -1,5 +1,7 @@
 //! The sockets: the only place with the operating system, tokio and a clock.
 
+pub mod clock;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 

@@ -1,0 +1,233 @@
+//! `hairpin check`: what would a server with this configuration do?
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Error;
+use crate::config::{Bandwidth, Config, Lifetime, Origin};
+
+/// Validate a configuration and explain it, without starting anything.
+///
+/// Exits with 0 where the server would start with it, and with 1 where it would not.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  hairpin check --config /etc/hairpin/config.toml
+  hairpin check --json | jq .warnings")]
+pub(super) struct Check {
+    /// The configuration; otherwise ./config.toml, /etc/hairpin/config.toml or the defaults.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub(super) fn run(self, out: &mut impl Write) -> Result<(), Error> {
+        let (config, origin) = Config::load(self.config.as_deref())?;
+        match self.json {
+            true => writeln!(out, "{:#}", as_json(&config, &origin))?,
+            false => write!(out, "{}", as_text(&config, &origin))?,
+        }
+        Ok(())
+    }
+}
+
+fn as_text(config: &Config, origin: &Origin) -> String {
+    let auth = &config.turn.auth;
+    let limits = &config.turn.limits;
+    let net = &config.net;
+    let threads = match net.threads {
+        0 => "one per core".to_owned(),
+        threads => threads.to_string(),
+    };
+    let relay_addresses = match net.relay_addresses.is_empty() {
+        true => "those of the listeners".to_owned(),
+        false => list(&net.relay_addresses),
+    };
+    let bandwidth = match net.user_bandwidth {
+        0 => "no limit".to_owned(),
+        bytes => Bandwidth(bytes).to_string(),
+    };
+    let mut text = format!(
+        "\
+configuration  {origin}: ok
+realm          {}
+listen         {} (UDP)
+threads        {threads}
+relay          ports {}-{} ({}), addresses: {relay_addresses}
+credentials    users: {}, shared secrets: {}
+peers          {}
+allocations    per user: {}, in all: {}
+allocation     permissions: {}, channels: {}, lifetime: {} unless asked for, {} at most
+bandwidth      per user: {bandwidth}
+strangers      replies per second and source: {}
+http           {}
+log            {} as {}, to stderr
+",
+        auth.realm,
+        list(&net.listen),
+        net.relay_ports.start(),
+        net.relay_ports.end(),
+        net.relay_ports.len(),
+        auth.users.len(),
+        auth.secrets.len(),
+        peers(config),
+        limit(net.allocations_per_user),
+        limit(net.allocations),
+        limit(limits.permissions_per_allocation),
+        limit(limits.channels_per_allocation),
+        Lifetime(limits.default_lifetime),
+        Lifetime(limits.max_lifetime),
+        limit(limits.unauthenticated_per_source as usize),
+        http(&config.http.listen),
+        config.log.level,
+        config.log.format,
+    );
+    for warning in config.warnings(origin) {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    text
+}
+
+fn as_json(config: &Config, origin: &Origin) -> Value {
+    let auth = &config.turn.auth;
+    let limits = &config.turn.limits;
+    let policy = &config.turn.policy;
+    let net = &config.net;
+    json!({
+        "file": origin.file,
+        "realm": auth.realm,
+        "listen": net.listen,
+        "threads": net.threads,
+        "relay": {
+            "low": net.relay_ports.start(),
+            "high": net.relay_ports.end(),
+            "addresses": net.relay_addresses,
+        },
+        "auth": {
+            "users": auth.users.len(),
+            "secrets": auth.secrets.len(),
+            "nonce_lifetime_seconds": auth.nonce_lifetime.as_secs(),
+            "sha256": auth.sha256,
+        },
+        "peers": {
+            "allow": policy.allow,
+            "deny": policy.deny,
+            "only_allowed": policy.only_allowed,
+        },
+        "limits": {
+            "allocations_per_user": net.allocations_per_user,
+            "allocations": net.allocations,
+            "permissions_per_allocation": limits.permissions_per_allocation,
+            "channels_per_allocation": limits.channels_per_allocation,
+            "user_bandwidth_bytes_per_second": net.user_bandwidth,
+            "unauthenticated_per_source": limits.unauthenticated_per_source,
+            "default_lifetime_seconds": limits.default_lifetime.as_secs(),
+            "max_lifetime_seconds": limits.max_lifetime.as_secs(),
+            "permission_lifetime_seconds": limits.permission_lifetime.as_secs(),
+            "channel_lifetime_seconds": limits.channel_lifetime.as_secs(),
+        },
+        "software": config.turn.software,
+        "http": config.http.listen,
+        "log": {
+            "level": config.log.level.to_string(),
+            "format": config.log.format.to_string(),
+        },
+        "warnings": config.warnings(origin),
+    })
+}
+
+fn peers(config: &Config) -> String {
+    let policy = &config.turn.policy;
+    let allowed = match (policy.only_allowed, policy.allow.is_empty()) {
+        (true, true) => "none at all".to_owned(),
+        (true, false) => format!("only {}", list(&policy.allow)),
+        (false, true) => "public unicast addresses".to_owned(),
+        (false, false) => format!("public unicast addresses, {}", list(&policy.allow)),
+    };
+    match policy.deny.is_empty() {
+        true => allowed,
+        false => format!("{allowed}; never {}", list(&policy.deny)),
+    }
+}
+
+fn http(listen: &[SocketAddr]) -> String {
+    match listen.is_empty() {
+        true => "off".to_owned(),
+        false => format!("metrics and health on {}", list(listen)),
+    }
+}
+
+fn limit(count: usize) -> String {
+    match count {
+        0 => "no limit".to_owned(),
+        count => count.to_string(),
+    }
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_explanation_says_what_the_server_would_do() {
+        let expected = "\
+configuration  built-in defaults: ok
+realm          localhost
+listen         127.0.0.1:3478 (UDP)
+threads        one per core
+relay          ports 49152-65535 (16384), addresses: those of the listeners
+credentials    users: 1, shared secrets: 0
+peers          public unicast addresses, 127.0.0.0/8, 10.0.0.0/8, 172.16.0.0/12, \
+192.168.0.0/16, ::1/128, fc00::/7
+allocations    per user: 64, in all: no limit
+allocation     permissions: 256, channels: 256, lifetime: 10m unless asked for, 1h at most
+bandwidth      per user: no limit
+strangers      replies per second and source: no limit
+http           metrics and health on 127.0.0.1:8080
+log            info as text, to stderr
+";
+        assert_eq!(as_text(&Config::dev(), &Origin::default()), expected);
+    }
+
+    #[test]
+    fn warnings_come_with_the_explanation() {
+        let mut config = Config::dev();
+        config.turn.auth.users.clear();
+        let origin = Origin::default();
+        let warning = "auth: neither users nor secrets: the server answers STUN and relays nothing";
+        assert!(as_text(&config, &origin).ends_with(&format!("\nwarning: {warning}\n")));
+        assert_eq!(as_json(&config, &origin)["warnings"], json!([warning]));
+    }
+
+    #[test]
+    fn the_peer_policy_is_told_in_words() {
+        let mut config = Config::dev();
+        config.turn.policy.allow = vec!["10.0.0.0/8".parse().unwrap()];
+        config.turn.policy.deny = vec!["192.0.2.0/24".parse().unwrap()];
+        config.turn.policy.only_allowed = true;
+        assert_eq!(peers(&config), "only 10.0.0.0/8; never 192.0.2.0/24");
+        config.turn.policy.allow.clear();
+        assert_eq!(peers(&config), "none at all; never 192.0.2.0/24");
+    }
+
+    #[test]
+    fn neither_form_shows_a_password() {
+        let mut config = Config::dev();
+        config.turn.auth.users = [("alice".to_owned(), "hunter2".to_owned())].into();
+        config.turn.auth.secrets = vec!["hunter2-hunter2-hunter2".to_owned()];
+        let origin = Origin::default();
+        assert!(!as_text(&config, &origin).contains("hunter2"));
+        assert!(!as_json(&config, &origin).to_string().contains("hunter2"));
+    }
+}

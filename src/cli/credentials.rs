@@ -1,0 +1,186 @@
+//! `hairpin credentials`: what a web service hands to its clients, made by hand.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Error;
+use crate::config::{Config, Lifetime, MAX_USERNAME_BYTES};
+use crate::net::clock;
+use crate::turn::rest;
+
+/// Make TURN credentials that expire, as iceServers JSON.
+///
+/// The first of the configured secrets makes them; every server with that secret accepts them.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  hairpin credentials --user alice
+  hairpin credentials --user alice --ttl 12h --host turn.example.org
+  HAIRPIN_AUTH_SECRET=… hairpin credentials --user alice | jq .iceServers")]
+pub(super) struct Credentials {
+    /// Whose they are; the server logs it and counts its quota by it.
+    #[arg(long, value_name = "NAME")]
+    user: String,
+    /// How long they are good, such as 10m or 1h30m.
+    #[arg(long, default_value = "1h")]
+    ttl: Lifetime,
+    /// The configuration; otherwise ./config.toml, /etc/hairpin/config.toml or the defaults.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The server's name in the URLs; otherwise its first listen address that is not a wildcard,
+    /// or else the realm.
+    #[arg(long)]
+    host: Option<String>,
+}
+
+impl Credentials {
+    pub(super) fn run(self, out: &mut impl Write) -> Result<(), Error> {
+        let (config, _) = Config::load(self.config.as_deref())?;
+        let minted = self.mint(&config, clock::now().unix_secs)?;
+        writeln!(out, "{minted:#}")?;
+        Ok(())
+    }
+
+    fn mint(&self, config: &Config, unix_secs: u64) -> Result<Value, Error> {
+        if self.user.is_empty() || self.user.chars().any(char::is_control) {
+            return Err(Error::Refused(
+                "--user: must not be empty or contain control characters".to_owned(),
+            ));
+        }
+        let Some(secret) = config.turn.auth.secrets.first() else {
+            return Err(Error::Refused(
+                "no secret to make credentials with: add auth.secrets or auth.secret_file to the \
+                 configuration, or set HAIRPIN_AUTH_SECRET"
+                    .to_owned(),
+            ));
+        };
+        let ttl = self.ttl.0.as_secs();
+        let username = rest::username(unix_secs.saturating_add(ttl), &self.user);
+        if username.len() > MAX_USERNAME_BYTES {
+            return Err(Error::Refused(format!(
+                "--user: too long; with the time in front it has {MAX_USERNAME_BYTES} bytes at most"
+            )));
+        }
+        let credential = rest::password(secret, &username);
+        let urls = urls(&self.host(config), &config.net.listen);
+        let server = json!({ "urls": urls, "username": username, "credential": credential });
+        Ok(json!({ "iceServers": [server], "ttl": ttl }))
+    }
+
+    /// The host as it is written in a URL.
+    fn host(&self, config: &Config) -> String {
+        if let Some(host) = &self.host {
+            // An IPv6 address needs brackets, whoever typed it.
+            return host.parse().map_or_else(|_| host.clone(), in_url);
+        }
+        let listen = config.net.listen.iter().map(SocketAddr::ip);
+        let mut reachable = listen.filter(|host| !host.is_unspecified());
+        reachable.next().map_or_else(|| config.turn.auth.realm.clone(), in_url)
+    }
+}
+
+fn in_url(host: IpAddr) -> String {
+    match host {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    }
+}
+
+/// The URLs of every port the server listens on.
+fn urls(host: &str, listen: &[SocketAddr]) -> Vec<String> {
+    let mut ports: Vec<u16> = listen.iter().map(SocketAddr::port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+        .iter()
+        .flat_map(|port| {
+            [format!("stun:{host}:{port}"), format!("turn:{host}:{port}?transport=udp")]
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "north-of-everything";
+
+    #[test]
+    fn credentials_are_what_a_web_service_would_hand_out() {
+        let minted = asked("alice", None).mint(&config(), 1_433_062_316).unwrap();
+        let expected = json!({
+            "iceServers": [{
+                "urls": ["stun:127.0.0.1:3478", "turn:127.0.0.1:3478?transport=udp"],
+                "username": "1433065916:alice",
+                "credential": "EFdEU6pBw2jxgawhGBGz4VQQWeU=",
+            }],
+            "ttl": 3600,
+        });
+        assert_eq!(minted, expected);
+    }
+
+    #[test]
+    fn the_server_that_minted_credentials_accepts_them_until_they_expire() {
+        let minted = asked("a:b", None).mint(&config(), 1000).unwrap();
+        let username = minted["iceServers"][0]["username"].as_str().unwrap().to_owned();
+        assert!(rest::is_valid_at(&username, 4599));
+        assert!(!rest::is_valid_at(&username, 4600));
+        assert_eq!(minted["iceServers"][0]["credential"], rest::password(SECRET, &username));
+    }
+
+    #[test]
+    fn the_host_is_the_one_asked_for_or_an_address_or_the_realm() {
+        let mut config = config();
+        assert_eq!(asked("a", Some("turn.test")).host(&config), "turn.test");
+        assert_eq!(asked("a", Some("2001:db8::1")).host(&config), "[2001:db8::1]");
+        config.net.listen =
+            vec!["0.0.0.0:3478".parse().unwrap(), "[2001:db8::1]:3478".parse().unwrap()];
+        assert_eq!(asked("a", None).host(&config), "[2001:db8::1]");
+        config.net.listen.pop();
+        assert_eq!(asked("a", None).host(&config), "localhost");
+    }
+
+    #[test]
+    fn every_port_has_its_urls_once() {
+        let listen = ["0.0.0.0:3478", "[::]:3478", "0.0.0.0:443"].map(|it| it.parse().unwrap());
+        let expected =
+            ["stun:h:443", "turn:h:443?transport=udp", "stun:h:3478", "turn:h:3478?transport=udp"];
+        assert_eq!(urls("h", &listen), expected);
+    }
+
+    #[test]
+    fn names_no_server_would_take_are_refused() {
+        for name in ["", "a\nb", &"x".repeat(508)] {
+            assert!(asked(name, None).mint(&config(), 1_433_062_316).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_secret_it_says_what_to_add() {
+        let error = asked("alice", None).mint(&Config::dev(), 0).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no secret to make credentials with: add auth.secrets or auth.secret_file to the \
+             configuration, or set HAIRPIN_AUTH_SECRET"
+        );
+    }
+
+    fn config() -> Config {
+        let mut config = Config::dev();
+        config.turn.auth.secrets.push(SECRET.to_owned());
+        config
+    }
+
+    fn asked(user: &str, host: Option<&str>) -> Credentials {
+        Credentials {
+            user: user.to_owned(),
+            ttl: "1h".parse().unwrap(),
+            config: None,
+            host: host.map(str::to_owned),
+        }
+    }
+}

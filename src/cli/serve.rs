@@ -1,0 +1,98 @@
+//! `hairpin serve`.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use tracing::{info, warn};
+
+use super::Error;
+use crate::config::{Config, Origin};
+use crate::logging;
+use crate::server::{self, Running};
+
+/// Run the server.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  hairpin serve --config /etc/hairpin/config.toml
+  hairpin serve --dev")]
+pub(super) struct Serve {
+    /// The configuration; otherwise ./config.toml, /etc/hairpin/config.toml or the defaults.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// For development: user dev, password dev, private peers allowed, on 127.0.0.1 only.
+    ///
+    /// No file has a say in it, so that this much freedom is never served on a public address.
+    #[arg(long, conflicts_with = "config")]
+    dev: bool,
+}
+
+impl Serve {
+    pub(super) fn run(self, out: &mut impl Write) -> Result<(), Error> {
+        let (config, origin) = match self.dev {
+            true => (Config::dev(), Origin::default()),
+            false => Config::load(self.config.as_deref())?,
+        };
+        logging::init(&config.log)
+            .map_err(|error| Error::Refused(format!("cannot start logging: {error}")))?;
+        if !self.dev {
+            info!(config = %origin, "configuration read");
+        }
+        for warning in config.warnings(&origin) {
+            warn!("{warning}");
+        }
+        let mut printed = Ok(());
+        server::run(config, |running| {
+            if let Some(banner) = dev_banner(running).filter(|_| self.dev) {
+                printed = write!(out, "{banner}").and_then(|()| out.flush());
+            }
+        })?;
+        Ok(printed?)
+    }
+}
+
+/// What a developer pastes into a page, or `None` where nothing listens.
+fn dev_banner(running: &Running) -> Option<String> {
+    let turn = running.listen.first()?;
+    let http = running.http.iter().map(metrics_line).collect::<String>();
+    Some(format!(
+        "\
+hairpin is ready. For your RTCPeerConnection:
+
+iceServers: [
+  {{ urls: \"stun:{turn}\" }},
+  {{ urls: \"turn:{turn}?transport=udp\", username: \"dev\", credential: \"dev\" }},
+]
+
+{http}"
+    ))
+}
+
+fn metrics_line(http: &SocketAddr) -> String {
+    format!("Metrics: http://{http}/metrics\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_banner_can_be_pasted() {
+        let running = Running {
+            listen: vec!["127.0.0.1:3478".parse().unwrap()],
+            http: vec!["127.0.0.1:8080".parse().unwrap()],
+        };
+        let expected = r#"hairpin is ready. For your RTCPeerConnection:
+
+iceServers: [
+  { urls: "stun:127.0.0.1:3478" },
+  { urls: "turn:127.0.0.1:3478?transport=udp", username: "dev", credential: "dev" },
+]
+
+Metrics: http://127.0.0.1:8080/metrics
+"#;
+        assert_eq!(dev_banner(&running).unwrap(), expected);
+    }
+}

@@ -1,0 +1,197 @@
+//! From the file's values to each module's settings: the rules that concern several values, and
+//! those that need the world outside the file.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Config;
+use super::error::{Fault, Key};
+use super::file::{Auth, File, Limits, Relay};
+use super::secrets::{self, Reader};
+use super::value::{Host, Listen, Ports};
+use crate::{http, logging, net, turn};
+
+/// RFC 8489 §14.9: fewer than 128 characters.
+const MAX_REALM_CHARS: usize = 127;
+/// RFC 8489 §14.3: fewer than 509 bytes.
+pub(crate) const MAX_USERNAME_BYTES: usize = 508;
+/// More shards than any machine has cores; each is a thread with its own sockets.
+const MAX_THREADS: u32 = 1024;
+
+/// Builds every module's settings, or says what is wrong first.
+pub(super) fn config(
+    file: File,
+    reader: &mut Reader<'_>,
+    environment_secret: Option<String>,
+) -> Result<Config, Fault> {
+    check_realm(&file.realm)?;
+    check_listen(&file.listen, &Key::new("listen"))?;
+    check_listen(&file.http.listen, &Key::new("http.listen"))?;
+    check_relay(&file.relay, &file.listen)?;
+    check_limits(&file.limits)?;
+    if file.listen.is_empty() {
+        return Err(Fault::new([Key::new("listen")], "needs at least one address"));
+    }
+    if file.threads.0 > MAX_THREADS {
+        let message = format!("more than {MAX_THREADS}; 0 means one per core");
+        return Err(Fault::new([Key::new("threads")], message));
+    }
+    let policy = turn::policy::Config {
+        allow: file.peers.allow.iter().map(|network| network.0).collect(),
+        deny: file.peers.deny.iter().map(|network| network.0).collect(),
+        only_allowed: file.peers.only_allowed,
+    };
+    let software =
+        file.stun.software.then(|| concat!("hairpin ", env!("CARGO_PKG_VERSION")).to_owned());
+    let net = net::Config {
+        listen: addresses(&file.listen),
+        threads: file.threads.0 as usize,
+        relay_ports: file.relay.ports.0,
+        relay_addresses: file.relay.addresses.iter().map(|host| host.0).collect(),
+        allocations_per_user: file.limits.allocations_per_user.0 as usize,
+        allocations: file.limits.allocations.0 as usize,
+        user_bandwidth: file.limits.user_bandwidth.0,
+    };
+    let limits = turn::limits::Config {
+        permissions_per_allocation: file.limits.permissions_per_allocation.0 as usize,
+        channels_per_allocation: file.limits.channels_per_allocation.0 as usize,
+        unauthenticated_per_source: file.limits.unauthenticated_per_source.0,
+        default_lifetime: file.limits.default_lifetime.0,
+        max_lifetime: file.limits.max_lifetime.0,
+        permission_lifetime: file.limits.permission_lifetime.0,
+        channel_lifetime: file.limits.channel_lifetime.0,
+    };
+    let auth = auth(file.realm, file.auth, reader, environment_secret)?;
+    Ok(Config {
+        turn: turn::server::Config { auth, policy, limits, software },
+        net,
+        http: http::Config { listen: addresses(&file.http.listen) },
+        log: logging::Config { level: file.log.level, format: file.log.format },
+    })
+}
+
+fn addresses(listen: &[Listen]) -> Vec<SocketAddr> {
+    listen.iter().map(|listen| listen.0).collect()
+}
+
+fn check_realm(realm: &str) -> Result<(), Fault> {
+    let refuse = |message: String| Err(Fault::new([Key::new("realm")], message));
+    if realm.is_empty() {
+        return refuse("must not be empty".to_owned());
+    }
+    if realm.chars().count() > MAX_REALM_CHARS {
+        return refuse(format!("longer than {MAX_REALM_CHARS} characters"));
+    }
+    if realm.chars().any(|char| char.is_control() || matches!(char, '"' | '\\')) {
+        return refuse("must not contain quotes, backslashes or control characters".to_owned());
+    }
+    Ok(())
+}
+
+fn check_listen(listen: &[Listen], key: &Key) -> Result<(), Fault> {
+    for (at, Listen(address)) in listen.iter().enumerate() {
+        // Port 0 is a different free port each time.
+        let twice = address.port() != 0 && listen[..at].contains(&Listen(*address));
+        if twice {
+            let message = format!("\"{address}\" is listed twice");
+            return Err(Fault::new([key.clone().index(at)], message));
+        }
+    }
+    Ok(())
+}
+
+fn check_relay(relay: &Relay, listen: &[Listen]) -> Result<(), Fault> {
+    let key = Key::new("relay.addresses");
+    for (at, Host(host)) in relay.addresses.iter().enumerate() {
+        let same_family = |other: &Host| other.0.is_ipv4() == host.is_ipv4();
+        if relay.addresses[..at].iter().any(same_family) {
+            let family = if host.is_ipv4() { "IPv4" } else { "IPv6" };
+            let message = format!("\"{host}\" is a second {family} address; one is possible");
+            return Err(Fault::new([key.index(at)], message));
+        }
+    }
+    let Ports(ports) = &relay.ports;
+    for (at, Listen(address)) in listen.iter().enumerate() {
+        if !ports.contains(&address.port()) || !relays_on(relay, address.ip(), listen) {
+            continue;
+        }
+        let message = format!(
+            "\"{address}\" lies within relay.ports {}-{}, and a relay could take the port",
+            ports.start(),
+            ports.end()
+        );
+        let keys = [Key::new("listen").index(at), Key::new("relay.ports")];
+        return Err(Fault::new(keys, message));
+    }
+    Ok(())
+}
+
+/// Whether relay sockets are bound where `host` listens.
+fn relays_on(relay: &Relay, host: IpAddr, listen: &[Listen]) -> bool {
+    let overlaps = |other: IpAddr| {
+        let any = host.is_unspecified() || other.is_unspecified();
+        other == host || (any && other.is_ipv4() == host.is_ipv4())
+    };
+    match relay.addresses.is_empty() {
+        true => listen.iter().any(|listen| overlaps(listen.0.ip())),
+        false => relay.addresses.iter().any(|relay| overlaps(relay.0)),
+    }
+}
+
+fn check_limits(limits: &Limits) -> Result<(), Fault> {
+    let (default, max) = (limits.default_lifetime, limits.max_lifetime);
+    if default.0 > max.0 {
+        let keys = [Key::new("limits.default_lifetime"), Key::new("limits.max_lifetime")];
+        let message = format!("default_lifetime ({default}) is longer than max_lifetime ({max})");
+        return Err(Fault::new(keys, message));
+    }
+    Ok(())
+}
+
+fn auth(
+    realm: String,
+    auth: Auth,
+    reader: &mut Reader<'_>,
+    environment_secret: Option<String>,
+) -> Result<turn::auth::Config, Fault> {
+    for (name, password) in &auth.users {
+        check_user(name, password)
+            .map_err(|problem| Fault::new([Key::new("auth.users").entry(name)], problem))?;
+    }
+    for (at, secret) in auth.secrets.iter().enumerate() {
+        secrets::long_enough(secret)
+            .map_err(|problem| Fault::new([Key::new("auth.secrets").index(at)], problem))?;
+    }
+    let mut secrets = auth.secrets;
+    if !auth.secret_file.is_empty() {
+        secrets.extend(reader.secrets(&auth.secret_file, &Key::new("auth.secret_file"))?);
+    }
+    secrets.extend(environment_secret);
+    let nonce_key = match auth.nonce_secret_file.as_str() {
+        "" => rand::random(),
+        file => reader.nonce_key(file, &Key::new("auth.nonce_secret_file"))?,
+    };
+    Ok(turn::auth::Config {
+        realm,
+        users: auth.users,
+        secrets,
+        nonce_key,
+        nonce_lifetime: auth.nonce_lifetime.0,
+        sha256: auth.sha256,
+    })
+}
+
+fn check_user(name: &str, password: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("a user name must not be empty".to_owned());
+    }
+    if name.len() > MAX_USERNAME_BYTES {
+        return Err(format!("a user name has {MAX_USERNAME_BYTES} bytes at most"));
+    }
+    if name.chars().any(char::is_control) {
+        return Err("a user name must not contain control characters".to_owned());
+    }
+    if password.is_empty() {
+        return Err("the password must not be empty".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! The configuration file as it is written: every key, and every default.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::value::{Bandwidth, Count, Host, Lifetime, Listen, Network, Ports};
+use crate::logging::{Filter, Format};
+use crate::turn::limits;
+
+/// The whole file. A key that is absent has its default; a key that is unknown is an error.
+#[derive(Clone, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) realm: String,
+    pub(super) listen: Vec<Listen>,
+    pub(super) threads: Count,
+    pub(super) relay: Relay,
+    pub(super) auth: Auth,
+    pub(super) peers: Peers,
+    pub(super) limits: Limits,
+    pub(super) stun: Stun,
+    pub(super) http: Http,
+    pub(super) log: Log,
+}
+
+#[derive(Clone, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Relay {
+    pub(super) ports: Ports,
+    pub(super) addresses: Vec<Host>,
+}
+
+#[derive(Clone, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Auth {
+    pub(super) users: BTreeMap<String, String>,
+    pub(super) secrets: Vec<String>,
+    /// Empty: none.
+    pub(super) secret_file: String,
+    pub(super) nonce_lifetime: Lifetime,
+    /// Empty: a random key.
+    pub(super) nonce_secret_file: String,
+    pub(super) sha256: bool,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Peers {
+    pub(super) allow: Vec<Network>,
+    pub(super) deny: Vec<Network>,
+    pub(super) only_allowed: bool,
+}
+
+#[derive(Clone, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Limits {
+    pub(super) allocations_per_user: Count,
+    pub(super) allocations: Count,
+    pub(super) permissions_per_allocation: Count,
+    pub(super) channels_per_allocation: Count,
+    pub(super) user_bandwidth: Bandwidth,
+    pub(super) unauthenticated_per_source: Count,
+    pub(super) default_lifetime: Lifetime,
+    pub(super) max_lifetime: Lifetime,
+    pub(super) permission_lifetime: Lifetime,
+    pub(super) channel_lifetime: Lifetime,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Stun {
+    pub(super) software: bool,
+}
+
+#[derive(Clone, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Http {
+    pub(super) listen: Vec<Listen>,
+}
+
+#[derive(Clone, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) level: Filter,
+    pub(super) format: Format,
+}
+
+/// What is written here is checked by the test that reads the commented `config.toml`.
+fn literal<T: std::str::FromStr<Err = String>>(text: &str) -> T {
+    text.parse().expect("the defaults are valid")
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            realm: "hairpin".to_owned(),
+            listen: vec![literal("0.0.0.0:3478"), literal("[::]:3478")],
+            threads: Count(0),
+            relay: Relay::default(),
+            auth: Auth::default(),
+            peers: Peers::default(),
+            limits: Limits::default(),
+            stun: Stun::default(),
+            http: Http::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { ports: literal("49152-65535"), addresses: Vec::new() }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            users: BTreeMap::new(),
+            secrets: Vec::new(),
+            secret_file: String::new(),
+            nonce_lifetime: literal("1h"),
+            nonce_secret_file: String::new(),
+            sha256: true,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let core = limits::Config::default();
+        Self {
+            allocations_per_user: Count(64),
+            allocations: Count(0),
+            permissions_per_allocation: Count(core.permissions_per_allocation as u32),
+            channels_per_allocation: Count(core.channels_per_allocation as u32),
+            user_bandwidth: Bandwidth(0),
+            unauthenticated_per_source: Count(core.unauthenticated_per_source),
+            default_lifetime: Lifetime(core.default_lifetime),
+            max_lifetime: Lifetime(core.max_lifetime),
+            permission_lifetime: Lifetime(core.permission_lifetime),
+            channel_lifetime: Lifetime(core.channel_lifetime),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: vec![literal("127.0.0.1:8080")] }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: literal("info"), format: Format::Text }
+    }
+}
