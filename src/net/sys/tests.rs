@@ -130,6 +130,26 @@ fn loopback_is_among_the_interfaces_and_has_no_broadcast() {
     assert_eq!(loopback.expect("127.0.0.1 is there").broadcast, None);
 }
 
+/// Without `IP_RECVERR`, which the portable path cannot set, there is no such error.
+#[tokio::test]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+async fn an_icmp_error_does_not_hide_what_arrived() {
+    let (socket, peer) = (bound(), StdSocket::bind(loopback()).expect("loopback"));
+    let mut batch = RecvBatch::new();
+    socket.report_icmp();
+    let closed = bound().local_addr().expect("bound");
+    let segments = [Segment { header: 0..0, payload: 0..0, padding: 0, next: None }];
+    let route = Route { socket: (), to: closed, from: None };
+    let runs = [Run { route, size: 0, total: 0, datagrams: 1, first: 0, last: 0 }];
+    let outgoing = Outgoing { runs: &runs, segments: &segments, arena: &[], received: &[] };
+    for number in 0..3 {
+        socket.send(&outgoing, &mut SendScratch::default(), &mut |reason| panic!("{reason:?}"));
+        peer.send_to(&[number], socket.local_addr().expect("bound")).expect("loopback takes it");
+        assert_eq!(receive(&socket, &mut batch).await, 1);
+        assert_eq!(payloads(&batch), [[number]]);
+    }
+}
+
 /// A run the kernel refuses to segment: here its total is more than a datagram can be.
 #[tokio::test]
 async fn a_refused_run_leaves_as_single_datagrams() {
