@@ -5,6 +5,9 @@ pub mod clock;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
+pub mod egress;
+pub mod sys;
+
 /// Where to listen and relay, and the process-wide caps.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -1,0 +1,48 @@
+//! What errors of sockets mean here.
+
+use std::io;
+
+use crate::turn::stats::DropReason;
+
+#[cfg(unix)]
+use libc::{EBADF, EFAULT, EINVAL, EMSGSIZE, ENOBUFS, ENOTSOCK};
+#[cfg(windows)]
+use winsock::{EBADF, EFAULT, EINVAL, EMSGSIZE, ENOBUFS, ENOTSOCK};
+
+/// The numbers `raw_os_error` gives for sockets; those of the `libc` crate are the C runtime's.
+#[cfg(windows)]
+mod winsock {
+    pub(super) const EBADF: i32 = 10_009;
+    pub(super) const EFAULT: i32 = 10_014;
+    pub(super) const EINVAL: i32 = 10_022;
+    pub(super) const ENOTSOCK: i32 = 10_038;
+    pub(super) const EMSGSIZE: i32 = 10_040;
+    pub(super) const ENOBUFS: i32 = 10_055;
+}
+
+/// Attempts in one call before an error is taken as the answer. A socket holds one pending ICMP
+/// error, so the second attempt nearly always goes through.
+pub(super) const ATTEMPTS: usize = 4;
+
+/// Whether receiving can never succeed again. Everything else concerns one datagram, or is the
+/// echo of one that was sent (ICMP), or passes (memory).
+pub(super) fn ends_receiving(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EBADF | EFAULT | EINVAL | ENOTSOCK))
+}
+
+/// Whether the error is about an earlier datagram, or a signal: this one was not even tried.
+pub(super) fn is_about_another(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, Interrupted};
+
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Why a datagram was not sent.
+pub(super) fn drop_reason(error: &io::Error) -> DropReason {
+    match error.raw_os_error() {
+        Some(EMSGSIZE) => DropReason::TooLarge,
+        Some(ENOBUFS) => DropReason::SendBufferFull,
+        _ if error.kind() == io::ErrorKind::WouldBlock => DropReason::SendBufferFull,
+        _ => DropReason::SendFailed,
+    }
+}

@@ -1,0 +1,191 @@
+//! Linux: batches through `recvmmsg` and `sendmmsg`, trains of datagrams through GRO and GSO.
+
+use std::cell::Cell;
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::ptr;
+
+use libc::c_int;
+use socket2::SockAddr;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::batch::{RecvBatch, SLOTS};
+use super::outgoing::Outgoing;
+use super::{Options, error};
+use crate::turn::stats::DropReason;
+
+mod cmsg;
+mod interfaces;
+mod name;
+mod receive;
+mod send;
+
+pub use interfaces::interface_addresses;
+pub(in crate::net::sys) use receive::ReceiveHeaders;
+pub(in crate::net) use send::SendScratch;
+use send::{Form, Messages};
+
+/// Runs handed to one `sendmmsg`: enough to make the call cheap, and few to load again when one
+/// of them must be split.
+const SEND_RUNS: usize = 64;
+
+/// A bound UDP socket.
+#[derive(Debug)]
+pub struct Socket {
+    socket: UdpSocket,
+    /// Whether runs leave in one piece; off for good once kernel or device have refused.
+    segmentation: Cell<bool>,
+}
+
+impl Socket {
+    /// Binds `address`. Must be called inside a tokio runtime.
+    ///
+    /// Datagrams may be fragmented on their way: a relay does not know its clients' paths, and
+    /// must pass on what it got instead of setting DF.
+    pub fn bind(address: SocketAddr, options: Options) -> io::Result<Self> {
+        let socket = super::open(address)?;
+        if options.reuse_port {
+            super::prepare_listener(&socket)?;
+        }
+        let fd = socket.as_raw_fd();
+        if address.is_ipv4() {
+            set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
+        } else {
+            set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
+        }
+        if options.packet_info && address.is_ipv4() {
+            set(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+        }
+        if options.packet_info && address.is_ipv6() {
+            set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        }
+        // GSO came to Linux before GRO did: a kernel that refuses GRO is taken to have neither,
+        // as one without GSO would send a whole run as a single datagram.
+        let segmentation = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+        socket.bind(&SockAddr::from(address))?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        Ok(Self { socket, segmentation: Cell::new(segmentation) })
+    }
+
+    /// The address it is bound to.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Waits until [`Socket::recv`] may find something.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Fills `batch` with what has arrived, and tells how many datagrams that is; 0 is nothing.
+    ///
+    /// An error means that the socket is lost; errors that pass never come out of here.
+    pub fn recv(&self, batch: &mut RecvBatch) -> io::Result<usize> {
+        batch.clear();
+        let fd = self.socket.as_raw_fd();
+        let mut outcome = Ok(0);
+        // WouldBlock makes tokio forget that the socket is readable, without a second call that
+        // only finds it empty. No wake-up is lost: a short count means that recvmmsg met an empty
+        // queue, or an error that came during the call. That error, and whatever arrives after,
+        // is a new edge of epoll, and tokio looks at those only after this.
+        let _ = self.socket.try_io(Interest::READABLE, || {
+            outcome = receive::receive(fd, batch);
+            match outcome {
+                Ok(messages) if messages < SLOTS => Err(io::ErrorKind::WouldBlock.into()),
+                _ => Ok(()),
+            }
+        });
+        match outcome {
+            Err(error) if error::ends_receiving(&error) => Err(error),
+            _ => Ok(batch.len()),
+        }
+    }
+
+    /// Sends `outgoing`, and tells the reason for each datagram that could not leave.
+    pub(in crate::net) fn send<K>(
+        &self,
+        outgoing: &Outgoing<'_, K>,
+        scratch: &mut SendScratch,
+        dropped: &mut impl FnMut(DropReason),
+    ) {
+        for mut runs in outgoing.runs.chunks(SEND_RUNS) {
+            while !runs.is_empty() {
+                let form = if self.segmentation.get() { Form::Runs } else { Form::Datagrams };
+                let messages = scratch.load(outgoing, runs, form);
+                let Some(refused) = self.transmit(messages, dropped) else { break };
+                // Only a run of several is refused, so each message was a run.
+                let messages = scratch.load(outgoing, &runs[refused..=refused], Form::Datagrams);
+                self.transmit(messages, dropped);
+                runs = &runs[refused + 1..];
+            }
+        }
+    }
+
+    /// Sends in order. Stops at a run that must be split, and tells which one it is.
+    fn transmit(
+        &self,
+        mut messages: Messages<'_>,
+        dropped: &mut impl FnMut(DropReason),
+    ) -> Option<usize> {
+        let fd = self.socket.as_raw_fd();
+        let mut at = 0;
+        let mut attempts = error::ATTEMPTS;
+        while at < messages.len() {
+            let error = match messages.send(fd, at) {
+                Ok(sent) => {
+                    at += sent;
+                    attempts = error::ATTEMPTS;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            attempts -= 1;
+            if attempts > 0 && error::is_about_another(&error) {
+                continue;
+            }
+            if error.kind() == io::ErrorKind::WouldBlock {
+                let rest = (at..messages.len()).map(|at| messages.datagrams(at)).sum();
+                (0..rest).for_each(|_| dropped(DropReason::SendBufferFull));
+                return None;
+            }
+            if messages.datagrams(at) > 1 && self.refuses_segmentation(&error) {
+                return Some(at);
+            }
+            (0..messages.datagrams(at)).for_each(|_| dropped(error::drop_reason(&error)));
+            at += 1;
+            attempts = error::ATTEMPTS;
+        }
+        None
+    }
+
+    /// Whether a run failed because it is one: its total or its segments are too large for this
+    /// way (once), or the device cannot compute checksums (for good).
+    fn refuses_segmentation(&self, error: &io::Error) -> bool {
+        if error.raw_os_error() == Some(libc::EIO) {
+            self.segmentation.set(false);
+        }
+        matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE))
+    }
+}
+
+#[cfg(test)]
+impl Socket {
+    /// Makes ICMP errors surface as errors of later calls, which sockets that are not connected
+    /// otherwise never see.
+    pub(in crate::net) fn report_icmp(&self) {
+        set(self.socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1).expect("IPv4 socket");
+    }
+}
+
+/// Sets a socket option that is a number.
+fn set(fd: RawFd, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
+    let size = mem::size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the kernel reads `size` bytes of `value`, which lives until the call returns.
+    match unsafe { libc::setsockopt(fd, level, option, ptr::from_ref(&value).cast(), size) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,129 @@
+//! Everywhere but Linux, and with the feature `portable`: one call for each datagram.
+//!
+//! Gives up what std cannot do: the address a datagram was sent to, the source address of a
+//! reply, the DF bit (the system's default stays), and the list of this host's addresses.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{SockAddr, SockRef};
+use tokio::net::UdpSocket;
+
+use super::batch::{RecvBatch, SLOT_BYTES, SLOTS, Train};
+use super::outgoing::{Outgoing, Segment};
+use super::{InterfaceAddress, Options, error};
+use crate::turn::stats::DropReason;
+
+/// Nothing to keep for receiving.
+#[derive(Debug)]
+pub(super) struct ReceiveHeaders;
+
+impl ReceiveHeaders {
+    pub(super) fn new(_: &mut Vec<u8>) -> Self {
+        Self
+    }
+}
+
+/// Where a datagram is put together.
+#[derive(Debug, Default)]
+pub(in crate::net) struct SendScratch {
+    datagram: Vec<u8>,
+}
+
+/// A bound UDP socket.
+#[derive(Debug)]
+pub struct Socket {
+    socket: UdpSocket,
+}
+
+impl Socket {
+    /// Binds `address`. Must be called inside a tokio runtime.
+    pub fn bind(address: SocketAddr, options: Options) -> io::Result<Self> {
+        let socket = super::open(address)?;
+        if options.reuse_port {
+            super::prepare_listener(&socket)?;
+        }
+        socket.bind(&SockAddr::from(address))?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        Ok(Self { socket })
+    }
+
+    /// The address it is bound to.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Waits until [`Socket::recv`] may find something.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Fills `batch` with what has arrived, and tells how many datagrams that is; 0 is nothing.
+    ///
+    /// An error means that the socket is lost; errors that pass never come out of here.
+    pub fn recv(&self, batch: &mut RecvBatch) -> io::Result<usize> {
+        batch.clear();
+        let mut attempts = error::ATTEMPTS;
+        while batch.len() < SLOTS {
+            let slot = batch.len();
+            let start = slot * SLOT_BYTES;
+            match self.socket.try_recv_from(&mut batch.buffer[start..start + SLOT_BYTES]) {
+                Ok((total, from)) => {
+                    batch.accept(slot, Train { from, to: None, total, stride: total });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error::ends_receiving(&error) => return Err(error),
+                Err(_) if attempts > 1 => attempts -= 1,
+                Err(_) => break,
+            }
+        }
+        Ok(batch.len())
+    }
+
+    /// Sends `outgoing`, and tells the reason for each datagram that could not leave.
+    pub(in crate::net) fn send<K>(
+        &self,
+        outgoing: &Outgoing<'_, K>,
+        scratch: &mut SendScratch,
+        dropped: &mut impl FnMut(DropReason),
+    ) {
+        for run in outgoing.runs {
+            let to = SockAddr::from(run.route.to);
+            for segment in outgoing.segments(run) {
+                scratch.gather(outgoing, segment);
+                if let Err(error) = self.transmit(&scratch.datagram, &to) {
+                    dropped(error::drop_reason(&error));
+                }
+            }
+        }
+    }
+
+    /// Asks the system and not tokio, which takes a socket for unwritable until it has polled it
+    /// once, and so would drop the first datagrams of every new one.
+    fn transmit(&self, datagram: &[u8], to: &SockAddr) -> io::Result<()> {
+        let socket = SockRef::from(&self.socket);
+        let mut attempts = error::ATTEMPTS;
+        loop {
+            match socket.send_to(datagram, to) {
+                Ok(_) => return Ok(()),
+                Err(error) if attempts > 1 && error::is_about_another(&error) => attempts -= 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl SendScratch {
+    fn gather<K>(&mut self, outgoing: &Outgoing<'_, K>, segment: &Segment) {
+        self.datagram.clear();
+        for piece in outgoing.pieces(segment) {
+            self.datagram.extend_from_slice(piece);
+        }
+    }
+}
+
+/// The addresses of this host: none, as std cannot list them. The peer policy then knows only
+/// those it is told.
+pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
+    Ok(Vec::new())
+}

@@ -1,0 +1,179 @@
+//! Real sockets on loopback, on both paths. Timeouts only keep a lost datagram from hanging a test.
+
+use std::net::UdpSocket as StdSocket;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::*;
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn bound() -> Socket {
+    Socket::bind(loopback(), Options::default()).expect("loopback can be bound")
+}
+
+/// Waits for something and receives it.
+async fn receive(socket: &Socket, batch: &mut RecvBatch) -> usize {
+    tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            socket.readable().await.expect("the socket is fine");
+            let received = socket.recv(batch).expect("the socket is fine");
+            if received > 0 {
+                return received;
+            }
+        }
+    })
+    .await
+    .expect("a datagram arrives")
+}
+
+fn payloads(batch: &RecvBatch) -> Vec<Vec<u8>> {
+    batch.datagrams().iter().map(|datagram| batch.bytes()[datagram.range()].to_vec()).collect()
+}
+
+#[tokio::test]
+async fn nothing_there_is_no_datagram() {
+    let socket = bound();
+    let mut batch = RecvBatch::new();
+    assert_eq!(socket.recv(&mut batch).expect("not an error"), 0);
+    assert!(batch.is_empty());
+}
+
+#[tokio::test]
+async fn more_than_a_batch_arrives_in_order() {
+    let (receiver, sender) = (bound(), StdSocket::bind(loopback()).expect("loopback"));
+    let to = receiver.local_addr().expect("bound");
+    for number in 0..80u8 {
+        sender.send_to(&[number], to).expect("loopback takes it");
+    }
+    let mut batch = RecvBatch::new();
+    let mut arrived = Vec::new();
+    while arrived.len() < 80 {
+        receive(&receiver, &mut batch).await;
+        assert!(batch.datagrams().iter().all(|it| it.from == sender.local_addr().expect("bound")));
+        arrived.extend(payloads(&batch).concat());
+    }
+    assert_eq!(arrived, (0..80).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_short_batch_clears_readiness_and_the_next_datagram_wakes() {
+    let (receiver, sender) = (bound(), StdSocket::bind(loopback()).expect("loopback"));
+    let to = receiver.local_addr().expect("bound");
+    let mut batch = RecvBatch::new();
+    for _ in 0..3 {
+        sender.send_to(b"one", to).expect("loopback takes it");
+        assert_eq!(receive(&receiver, &mut batch).await, 1);
+        let mut again = Context::from_waker(Waker::noop());
+        assert!(matches!(pin!(receiver.readable()).poll(&mut again), Poll::Pending));
+    }
+}
+
+#[tokio::test]
+async fn empty_datagrams_arrive() {
+    let (receiver, sender) = (bound(), StdSocket::bind(loopback()).expect("loopback"));
+    let to = receiver.local_addr().expect("bound");
+    let mut batch = RecvBatch::new();
+    sender.send_to(&[], to).expect("loopback takes it");
+    assert_eq!(receive(&receiver, &mut batch).await, 1);
+    assert_eq!(batch.datagrams()[0].len, 0);
+}
+
+/// The portable path cannot know where a datagram was sent to.
+#[tokio::test]
+async fn a_wildcard_socket_knows_the_address_that_was_asked() {
+    let options = Options { packet_info: true, ..Options::default() };
+    for (wildcard, asked) in [("0.0.0.0:0", "127.0.0.2"), ("[::]:0", "::1")] {
+        let receiver = Socket::bind(wildcard.parse().expect("valid"), options).expect("wildcard");
+        let to = SocketAddr::new(
+            asked.parse().expect("valid"),
+            receiver.local_addr().expect("bound").port(),
+        );
+        let sender = StdSocket::bind(wildcard).expect("wildcard");
+        sender.send_to(b"hello", to).expect("loopback takes it");
+        let mut batch = RecvBatch::new();
+        receive(&receiver, &mut batch).await;
+        let known = cfg!(all(target_os = "linux", not(feature = "portable")));
+        assert_eq!(batch.datagrams()[0].to, known.then_some(to.ip()));
+    }
+}
+
+#[tokio::test]
+async fn families_and_shards_share_a_port_and_probe_sees_it() {
+    let shard = Options { reuse_port: true, packet_info: true };
+    let first = Socket::bind("0.0.0.0:0".parse().expect("valid"), shard).expect("free port");
+    let v4 = first.local_addr().expect("bound");
+    let v6 = SocketAddr::new("::".parse().expect("valid"), v4.port());
+    probe(v6).expect("the other family is free");
+    let _second = Socket::bind(v4, shard).expect("shards share the port");
+    let _third = Socket::bind(v6, shard).expect("IPv6 leaves IPv4 alone");
+    assert_eq!(probe(v4).expect_err("held").kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(probe(v6).expect_err("held").kind(), io::ErrorKind::AddrInUse);
+}
+
+#[tokio::test]
+async fn a_probed_port_is_free_afterwards() {
+    let address = bound().local_addr().expect("bound");
+    probe(address).expect("free again");
+    Socket::bind(address, Options::default()).expect("the probe let go");
+}
+
+/// The portable path has no list.
+#[test]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+fn loopback_is_among_the_interfaces_and_has_no_broadcast() {
+    let addresses = interface_addresses().expect("the kernel lists them");
+    let loopback = addresses.iter().find(|it| it.ip == IpAddr::from([127, 0, 0, 1]));
+    assert_eq!(loopback.expect("127.0.0.1 is there").broadcast, None);
+}
+
+/// Without `IP_RECVERR`, which the portable path cannot set, there is no such error.
+#[tokio::test]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+async fn an_icmp_error_does_not_hide_what_arrived() {
+    let (socket, peer) = (bound(), StdSocket::bind(loopback()).expect("loopback"));
+    let mut batch = RecvBatch::new();
+    socket.report_icmp();
+    let closed = bound().local_addr().expect("bound");
+    let segments = [Segment { header: 0..0, payload: 0..0, padding: 0, next: None }];
+    let route = Route { socket: (), to: closed, from: None };
+    let runs = [Run { route, size: 0, total: 0, datagrams: 1, first: 0, last: 0 }];
+    let outgoing = Outgoing { runs: &runs, segments: &segments, arena: &[], received: &[] };
+    for number in 0..3 {
+        socket.send(&outgoing, &mut SendScratch::default(), &mut |reason| panic!("{reason:?}"));
+        peer.send_to(&[number], socket.local_addr().expect("bound")).expect("loopback takes it");
+        assert_eq!(receive(&socket, &mut batch).await, 1);
+        assert_eq!(payloads(&batch), [[number]]);
+    }
+}
+
+/// A run the kernel refuses to segment: here its total is more than a datagram can be.
+#[tokio::test]
+async fn a_refused_run_leaves_as_single_datagrams() {
+    let (receiver, sender) = (bound(), bound());
+    let to = receiver.local_addr().expect("bound");
+    let received: Vec<u8> = (0..4).flat_map(|number| vec![number; 30_000]).collect();
+    let segment = |number: usize, next| Segment {
+        header: 0..0,
+        payload: number * 30_000..(number + 1) * 30_000,
+        padding: 0,
+        next,
+    };
+    let segments = [segment(0, Some(1)), segment(1, Some(2)), segment(2, None), segment(3, None)];
+    let route = Route { socket: (), to, from: None };
+    let run =
+        |total, datagrams, first, last| Run { route, size: 30_000, total, datagrams, first, last };
+    let runs = [run(90_000, 3, 0, 2), run(30_000, 1, 3, 3)];
+    let outgoing = Outgoing { runs: &runs, segments: &segments, arena: &[], received: &received };
+    sender.send(&outgoing, &mut SendScratch::default(), &mut |reason| panic!("{reason:?}"));
+    let mut batch = RecvBatch::new();
+    let mut arrived = Vec::new();
+    while arrived.len() < 120_000 {
+        receive(&receiver, &mut batch).await;
+        arrived.extend(payloads(&batch).concat());
+    }
+    assert_eq!(arrived, received);
+}
