@@ -1,37 +1,229 @@
-//! The supervisor: starts the shards and the admin plane, and stops them.
+//! The supervisor: starts the shards and the admin plane, waits for a signal, stops them.
 //!
-//! A placeholder for the command line to build against, to be replaced whole.
+//! Threads cannot outlive [`Running::stop`]. If one part ends by itself the whole server does, so
+//! that whoever supervises the process restarts it instead of keeping half of it.
 
-use std::fmt::{self, Display};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::{fmt, io};
+
+use tokio::sync::oneshot;
+use tracing::{error, info};
 
 use crate::config::Config;
+use crate::http::{self, Inspect, Inspection, PortCounts, Snapshot};
+use crate::net::{BindError, Net};
 
-/// What a server that is ready listens on; where the settings say port 0, the ports it got.
+/// How often the supervisor looks whether all threads are alive.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why the server could not start, or had to stop.
 #[derive(Debug)]
-pub struct Running {
+pub enum Error {
+    /// A UDP listener could not be bound.
+    Bind(BindError),
+    /// The admin plane could not be started; the error says where.
+    Http(io::Error),
+    /// Signals could not be waited for.
+    Signals(io::Error),
+    /// A thread ended by itself: a bug, and the log says more.
+    ThreadEnded,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => error.fmt(f),
+            Self::Http(error) => error.fmt(f),
+            Self::Signals(error) => write!(f, "cannot wait for signals: {error}"),
+            Self::ThreadEnded => f.write_str("a thread of the server ended by itself"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What the server listens on; where the settings say port 0, the ports it got.
+#[derive(Clone, Debug)]
+pub struct Addresses {
     /// STUN and TURN.
     pub listen: Vec<SocketAddr>,
     /// The admin plane.
     pub http: Vec<SocketAddr>,
 }
 
-/// Why the server could not start, or had to stop.
+/// A started server.
 #[derive(Debug)]
-pub struct Error;
+pub struct Running {
+    addresses: Addresses,
+    state: Arc<State>,
+    http: JoinHandle<()>,
+    stop_http: oneshot::Sender<()>,
+}
 
-impl std::error::Error for Error {}
+/// What the admin plane looks at.
+#[derive(Debug)]
+struct State {
+    net: Net,
+    ready: AtomicBool,
+}
 
-impl Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("this build has no server yet")
+impl Running {
+    /// Binds every listener and starts every thread. On return the server serves.
+    ///
+    /// # Errors
+    /// When an address cannot be bound, which the error names; then nothing runs.
+    pub fn start(config: &Config) -> Result<Self, Error> {
+        let http = http::Listeners::bind(&config.http).map_err(Error::Http)?;
+        let http_addresses = http.addresses();
+        let net =
+            Net::start(&config.net, &config.turn, http_addresses.clone()).map_err(Error::Bind)?;
+        let addresses = Addresses { listen: net.listening().to_vec(), http: http_addresses };
+        let state = Arc::new(State { net, ready: AtomicBool::new(true) });
+        let (stop_http, stopped) = oneshot::channel();
+        let inspect = Arc::clone(&state);
+        let http = std::thread::Builder::new()
+            .name("http".into())
+            .spawn(move || serve_http(http, inspect, stopped))
+            .map_err(Error::Http)?;
+        Ok(Self { addresses, state, http, stop_http })
+    }
+
+    /// What it listens on.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Whether every thread still runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.state.net.is_alive() && !self.http.is_finished()
+    }
+
+    /// Says it is no longer ready, ends all allocations, and waits for every thread.
+    pub fn stop(self) {
+        self.state.ready.store(false, Ordering::Relaxed);
+        // An error means that the admin plane has ended already.
+        let _ = self.stop_http.send(());
+        let _ = self.http.join();
+        self.state.net.stop();
     }
 }
 
-/// Runs the server until it is told to stop; calls `ready` once every listener is bound.
+/// Runs the server until SIGTERM or SIGINT; calls `ready` once it serves.
 ///
 /// # Errors
-/// Where a listener cannot be bound.
-pub fn run(_config: Config, _ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    Err(Error)
+/// When the server cannot start, or a part of it ends by itself.
+pub fn run(config: &Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Signals)?;
+    let (running, outcome) = runtime.block_on(async {
+        // Before the server starts: a signal that comes early must not kill it half way.
+        let mut signals = Signals::listen().map_err(Error::Signals)?;
+        let running = Running::start(config)?;
+        for address in &running.addresses.listen {
+            info!(%address, "listening (udp)");
+        }
+        for address in &running.addresses.http {
+            info!(%address, "listening (http)");
+        }
+        ready(&running.addresses);
+        let outcome = tokio::select! {
+            name = signals.next() => {
+                info!(signal = name, "stopping");
+                Ok(())
+            }
+            () = watch(&running) => {
+                error!("a thread ended by itself; stopping");
+                Err(Error::ThreadEnded)
+            }
+        };
+        Ok((running, outcome))
+    })?;
+    running.stop();
+    outcome
+}
+
+async fn watch(running: &Running) {
+    while running.is_alive() {
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}
+
+fn serve_http(listeners: http::Listeners, state: Arc<State>, stopped: oneshot::Receiver<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let served = runtime.and_then(|runtime| {
+        runtime.block_on(listeners.serve(state, async {
+            // The sender is dropped only together with the server.
+            let _ = stopped.await;
+        }))
+    });
+    if let Err(error) = served {
+        error!(%error, "the admin plane failed");
+    }
+}
+
+impl Inspect for State {
+    fn snapshot(&self) -> Inspection<'_> {
+        Box::pin(async {
+            let shards = self.net.stats().await?;
+            let ports = self.net.ports();
+            let relay_ports =
+                PortCounts { free: ports.free, used: ports.used, cooling: ports.cooling };
+            Some(Snapshot { shards, relay_ports })
+        })
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+}
+
+/// The signals that end the server.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// The signals that end the server.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> &'static str {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => "Ctrl-C",
+            Err(_) => std::future::pending().await,
+        }
+    }
 }

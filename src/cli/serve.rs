@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::Error;
 use crate::config::{Config, Origin};
 use crate::logging;
-use crate::server::{self, Running};
+use crate::server::{self, Addresses};
 
 /// Run the server.
 #[derive(Args, Debug)]
@@ -44,8 +44,8 @@ impl Serve {
             warn!("{warning}");
         }
         let mut printed = Ok(());
-        server::run(config, |running| {
-            if let Some(banner) = dev_banner(running).filter(|_| self.dev) {
+        server::run(&config, |addresses| {
+            if let Some(banner) = dev_banner(addresses).filter(|_| self.dev) {
                 printed = write!(out, "{banner}").and_then(|()| out.flush());
             }
         })?;
@@ -54,9 +54,9 @@ impl Serve {
 }
 
 /// What a developer pastes into a page, or `None` where nothing listens.
-fn dev_banner(running: &Running) -> Option<String> {
-    let turn = running.listen.first()?;
-    let http = running.http.iter().map(metrics_line).collect::<String>();
+fn dev_banner(addresses: &Addresses) -> Option<String> {
+    let turn = addresses.listen.first()?;
+    let http = addresses.http.iter().map(metrics_line).collect::<String>();
     Some(format!(
         "\
 hairpin is ready. For your RTCPeerConnection:
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_banner_can_be_pasted() {
-        let running = Running {
+        let addresses = Addresses {
             listen: vec!["127.0.0.1:3478".parse().unwrap()],
             http: vec!["127.0.0.1:8080".parse().unwrap()],
         };
@@ -93,6 +93,6 @@ iceServers: [
 
 Metrics: http://127.0.0.1:8080/metrics
 "#;
-        assert_eq!(dev_banner(&running).unwrap(), expected);
+        assert_eq!(dev_banner(&addresses).unwrap(), expected);
     }
 }

@@ -1,16 +1,13 @@
-//! The one place that reads the time; everybody else is told it.
+//! The one caller of the clocks; everything else is told the time.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::turn::Now;
 
-/// Reads both clocks.
+/// Reads both clocks. A wall clock before 1970 counts as 1970.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the place the ban points to")]
+#[expect(clippy::disallowed_methods, reason = "this is the place that the ban points to")]
 pub fn now() -> Now {
-    // A clock that was never set may stand before 1970; it reads as 1970.
-    let unix_secs = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since_1970| since_1970.as_secs());
-    Now { instant: Instant::now(), unix_secs }
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { instant: Instant::now(), unix_secs: since_1970.as_secs() }
 }

@@ -1,12 +1,36 @@
 //! The sockets: the only place with the operating system, tokio and a clock.
+//!
+//! [`Net::start`] binds everything and starts one thread for each shard. Each shard has its own
+//! listeners (`SO_REUSEPORT`: the kernel keeps a client on one of them), its own server and its
+//! own relay sockets, so no packet changes threads and the data path has no lock.
 
 pub mod clock;
-
-use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
-
 pub mod egress;
+pub mod ports;
+pub mod quota;
+mod relay;
+mod shard;
 pub mod sys;
+mod thread;
+mod udp;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+
+use crate::stun::AddressFamily;
+use crate::turn::{self, Stats, policy};
+use ports::{PortCounts, PortPool};
+use quota::Quotas;
+use shard::Shared;
+use thread::{Handle, Start};
+
+/// How long a shard may take to answer before it counts as stuck.
+const SHARD_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Where to listen and relay, and the process-wide caps.
 #[derive(Clone, Debug)]
@@ -25,4 +49,170 @@ pub struct Config {
     pub allocations: usize,
     /// Bytes per second one user may relay, both directions together; 0 is no limit.
     pub user_bandwidth: u64,
+}
+
+/// A socket that could not be had.
+#[derive(Debug)]
+pub struct BindError {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl std::fmt::Display for BindError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot listen on {} (udp): {}", self.address, self.error)
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// The running shards. Stops them when asked to; dropping it without asking leaves them to the
+/// end of the process.
+#[derive(Debug)]
+pub struct Net {
+    shards: Vec<Handle>,
+    listening: Vec<SocketAddr>,
+    pools: Arc<[Arc<PortPool>]>,
+}
+
+impl Net {
+    /// Binds all sockets and starts the shards. `endpoints` are the addresses of our other
+    /// listeners, which no client may reach through the relay.
+    pub fn start(
+        config: &Config,
+        core: &turn::Config,
+        endpoints: Vec<SocketAddr>,
+    ) -> Result<Self, BindError> {
+        for &address in &config.listen {
+            sys::probe(address).map_err(|error| BindError { address, error })?;
+        }
+        let relay_addresses = relay_addresses(config);
+        let pools: Arc<[_]> = relay_addresses
+            .iter()
+            .map(|&address| PortPool::new(address, config.relay_ports.clone(), seed()))
+            .collect();
+        let host = policy::Host {
+            endpoints,
+            addresses: own_addresses(),
+            relay_addresses,
+            relay_ports: config.relay_ports.clone(),
+        };
+        let quotas = Quotas::new(quota::Limits {
+            allocations_per_user: config.allocations_per_user,
+            allocations: config.allocations,
+            user_bandwidth: config.user_bandwidth,
+        });
+        let shared = Shared { pools: Arc::clone(&pools), quotas };
+        let mut net = Self { shards: Vec::new(), listening: config.listen.clone(), pools };
+        for index in 0..shard_count(config.threads) {
+            // Where the port is 0, the first shard finds one and the others join it.
+            let (handle, listening) = thread::start(Start {
+                index,
+                listen: net.listening.clone(),
+                core: core.clone(),
+                host: host.clone(),
+                seed: seed(),
+                shared: shared.clone(),
+            })?;
+            net.shards.push(handle);
+            net.listening = listening;
+        }
+        Ok(net)
+    }
+
+    /// Where the listeners are, in the order of the configuration.
+    #[must_use]
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    /// A copy of each shard's counters; `None` when a shard does not answer in time.
+    pub async fn stats(&self) -> Option<Vec<Stats>> {
+        let mut all = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            let stats = tokio::time::timeout(SHARD_DEADLINE, shard.stats()).await;
+            all.push(stats.ok().flatten()?);
+        }
+        Some(all)
+    }
+
+    /// The relay ports of all addresses together.
+    #[must_use]
+    pub fn ports(&self) -> PortCounts {
+        self.pools.iter().map(|pool| pool.counts()).fold(PortCounts::default(), |sum, counts| {
+            PortCounts {
+                free: sum.free + counts.free,
+                used: sum.used + counts.used,
+                cooling: sum.cooling + counts.cooling,
+            }
+        })
+    }
+
+    /// Whether every shard still runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.shards.iter().all(Handle::is_alive)
+    }
+
+    /// Ends all allocations and waits for the threads. Must not be called within a runtime.
+    pub fn stop(&self) {
+        self.shards.iter().for_each(Handle::stop);
+        self.shards.iter().for_each(Handle::join);
+    }
+}
+
+fn shard_count(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
+fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    rand::rng().fill_bytes(&mut seed);
+    seed
+}
+
+/// One address for each family that can be relayed from: the configured one, else the first
+/// listener's own, else, where that is a wildcard, the one the routing table prefers.
+fn relay_addresses(config: &Config) -> Vec<IpAddr> {
+    if !config.relay_addresses.is_empty() {
+        return config.relay_addresses.clone();
+    }
+    [AddressFamily::Ipv4, AddressFamily::Ipv6]
+        .into_iter()
+        .filter_map(|family| {
+            let mut own = config
+                .listen
+                .iter()
+                .map(SocketAddr::ip)
+                .filter(|&ip| AddressFamily::of(ip) == family);
+            own.clone().find(|ip| !ip.is_unspecified()).or_else(|| preferred_source(own.next()?))
+        })
+        .collect()
+}
+
+/// The source address for a host out there. Connecting a datagram socket sends nothing.
+fn preferred_source(wildcard: IpAddr) -> Option<IpAddr> {
+    let out_there: IpAddr = match wildcard {
+        IpAddr::V4(_) => Ipv4Addr::new(198, 51, 100, 1).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+    };
+    let socket = UdpSocket::bind((wildcard, 0)).ok()?;
+    let routed = socket.connect((out_there, 9)).and_then(|()| socket.local_addr());
+    match routed {
+        Ok(address) => Some(address.ip()),
+        Err(_) => own_addresses()
+            .into_iter()
+            .find(|ip| AddressFamily::of(*ip) == AddressFamily::of(wildcard)),
+    }
+}
+
+/// The machine's addresses and the broadcast addresses of its networks. A machine that does not
+/// tell has none, and is then protected by the deny list alone.
+fn own_addresses() -> Vec<IpAddr> {
+    let interfaces = sys::interface_addresses().unwrap_or_default();
+    let broadcasts = interfaces.iter().filter_map(|own| own.broadcast).map(IpAddr::V4);
+    interfaces.iter().map(|own| own.ip).chain(broadcasts).collect()
 }

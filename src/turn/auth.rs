@@ -82,8 +82,17 @@ impl Keys {
 #[derive(Clone, Debug)]
 pub(super) struct User {
     pub(super) name: Box<str>,
+    /// Where in the name the account's name begins: behind the expiry of a time-limited one.
+    account_at: usize,
     /// What the response is signed with.
     pub(super) signer: Signer,
+}
+
+impl User {
+    /// Whom quotas count against: the name, without the expiry that makes each credential new.
+    pub(super) fn account(&self) -> &str {
+        self.name.get(self.account_at..).unwrap_or(&self.name)
+    }
 }
 
 /// Key and attribute of a response's integrity (RFC 8489 §9.2.4).
@@ -190,12 +199,12 @@ impl Authenticator {
         if realm.0 != self.realm {
             return Err(Denial::Unauthenticated);
         }
-        let key = self.verify(&integrity, name, algorithm, now)?;
+        let (key, account_at) = self.verify(&integrity, name, algorithm, now)?;
         let kind = match algorithm {
             Algorithm::ImplicitMd5 => IntegrityKind::Sha1,
             Algorithm::Md5 | Algorithm::Sha256 => IntegrityKind::Sha256,
         };
-        Ok(User { name: name.into(), signer: Signer { key, kind } })
+        Ok(User { name: name.into(), account_at, signer: Signer { key, kind } })
     }
 
     /// The name in clear; that of an unknown hash is empty, which nobody has.
@@ -229,18 +238,19 @@ impl Authenticator {
         }
     }
 
-    /// A static user, or a time-limited one under any of the secrets.
+    /// A static user, or a time-limited one under any of the secrets: the key, and where the
+    /// account begins in the name.
     fn verify(
         &self,
         integrity: &Integrity<'_>,
         name: &str,
         algorithm: Algorithm,
         now: Now,
-    ) -> Result<Key, Denial> {
+    ) -> Result<(Key, usize), Denial> {
         let known = self.users.get(name);
         let key = known.unwrap_or(&self.nobody).key(algorithm);
         if integrity.verify(key) && known.is_some() {
-            return Ok(*key);
+            return Ok((*key, 0));
         }
         if !rest::is_valid_at(name, now.unix_secs) {
             return Err(Denial::Unauthenticated);
@@ -250,6 +260,7 @@ impl Authenticator {
             .map(|secret| Keys::derive(name, &self.realm, &rest::password(secret, name)))
             .map(|keys| *keys.key(algorithm))
             .find(|key| integrity.verify(key))
+            .map(|key| (key, rest::account_at(name)))
             .ok_or(Denial::Unauthenticated)
     }
 }

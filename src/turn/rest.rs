@@ -21,7 +21,7 @@ pub fn password(secret: &str, username: &str) -> String {
     STANDARD.encode(mac.finalize().into_bytes())
 }
 
-/// Whether a user name is a time-limited one whose time has not come.
+/// Whether a user name is a time-limited one whose time has not passed.
 ///
 /// The time is compared and never calculated with, for whoever sent it has proven nothing yet.
 /// What follows the first colon is the service's own; without a colon the name is all time.
@@ -30,7 +30,12 @@ pub fn is_valid_at(username: &str, unix_secs: u64) -> bool {
     let expires = username.split_once(':').map_or(username, |(expires, _)| expires);
     // `parse` would take a sign too, and nobody mints one.
     let digits_only = expires.bytes().all(|byte| byte.is_ascii_digit());
-    digits_only && expires.parse::<u64>().is_ok_and(|expires| unix_secs < expires)
+    digits_only && expires.parse::<u64>().is_ok_and(|expires| expires >= unix_secs)
+}
+
+/// Where the account's name begins: behind the first colon, or, where there is none, at the start.
+pub(super) fn account_at(username: &str) -> usize {
+    username.find(':').map_or(0, |colon| colon + 1)
 }
 
 #[cfg(test)]
@@ -45,10 +50,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_valid_until_its_second_comes() {
+    fn a_name_is_valid_until_its_second_has_passed() {
         assert!(is_valid_at("100:alice", 99));
-        assert!(!is_valid_at("100:alice", 100));
+        assert!(is_valid_at("100:alice", 100));
         assert!(!is_valid_at("100:alice", 101));
+        assert!(is_valid_at("18446744073709551615:x", 100));
     }
 
     #[test]
@@ -59,7 +65,19 @@ mod tests {
 
     #[test]
     fn a_name_that_is_no_time_is_never_valid() {
-        for name in ["", ":", ":alice", "alice", "alice:100", "+100:alice", "-1:x", " 100:x"] {
+        for name in [
+            "",
+            ":",
+            ":alice",
+            "alice",
+            "alice:100",
+            "+100:alice",
+            "-1:x",
+            " 100:x",
+            "0x64:x",
+            "1e9:x",
+            "18446744073709551616:x",
+        ] {
             assert!(!is_valid_at(name, 0), "{name:?}");
         }
     }

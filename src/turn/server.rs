@@ -174,6 +174,10 @@ impl Server {
     /// The allocation with this relayed address, for data that need not leave the process.
     #[must_use]
     pub fn relayed_at(&self, address: std::net::SocketAddr) -> Option<AllocationId> {
+        // Most peers are elsewhere, and a look at the address is cheaper than one into the table.
+        if !self.policy.is_relayed(address) {
+            return None;
+        }
         self.allocations.id_of_relayed(RelayedAddress(address))
     }
 

@@ -32,20 +32,28 @@ pub struct PendingAllocation {
     transaction_id: TransactionId,
     has_fingerprint: bool,
     family: AddressFamily,
+    even_port: bool,
     lifetime: Duration,
 }
 
 impl PendingAllocation {
-    /// Whose quota it counts against; untrusted text.
+    /// Whose quota it counts against; untrusted text. Of a time-limited username only what
+    /// follows the expiry.
     #[must_use]
-    pub fn username(&self) -> &str {
-        &self.user.name
+    pub fn account(&self) -> &str {
+        self.user.account()
     }
 
     /// The family the relayed address must have.
     #[must_use]
     pub fn family(&self) -> AddressFamily {
         self.family
+    }
+
+    /// Whether the relayed address must have an even port.
+    #[must_use]
+    pub fn wants_even_port(&self) -> bool {
+        self.even_port
     }
 
     /// The client.
@@ -117,7 +125,7 @@ impl Server {
             return Err(Reject::Code(Code::UnsupportedTransport));
         }
         // (4) is DONT-FRAGMENT, an unknown attribute here, and so answered with 420 already
-        self.check_reservation(request)?;
+        let even_port = self.even_port(request)?;
         let family = self.requested_family(request)?;
         let lifetime = self.config.limits.lifetime(request.message.read::<Lifetime>()?);
         Ok(Outcome::Pending(PendingAllocation {
@@ -126,27 +134,29 @@ impl Server {
             transaction_id: id,
             has_fingerprint: request.message.has_fingerprint(),
             family,
+            even_port,
             lifetime,
         }))
     }
 
-    /// Steps (5) and (8). Ports are not reserved here, so every token is invalid and no pair can
-    /// be had; both are 508.
-    fn check_reservation(&self, request: &Request<'_>) -> Result<(), Reject> {
+    /// Steps (5) and (8): whether the port must be even. Ports are not reserved here, so every
+    /// token is invalid and no pair can be had; both are 508.
+    fn even_port(&self, request: &Request<'_>) -> Result<bool, Reject> {
         let message = &request.message;
         let even_port = message.read::<EvenPort>()?;
-        let families = message.has(AttributeType::REQUESTED_ADDRESS_FAMILY)
-            || message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
+        let additional = message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
+        let families = additional || message.has(AttributeType::REQUESTED_ADDRESS_FAMILY);
         if message.read::<ReservationToken>()?.is_some() {
             let clash = even_port.is_some() || families;
             let code = if clash { Code::BadRequest } else { Code::InsufficientCapacity };
             return Err(Reject::Code(code));
         }
-        let Some(EvenPort { reserve }) = even_port else { return Ok(()) };
-        if reserve && message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY) {
-            return Err(Reject::Code(Code::BadRequest));
+        match even_port {
+            Some(EvenPort { reserve: true }) if additional => Err(Reject::Code(Code::BadRequest)),
+            Some(EvenPort { reserve: true }) => Err(Reject::Code(Code::InsufficientCapacity)),
+            Some(EvenPort { reserve: false }) => Ok(true),
+            None => Ok(false),
         }
-        Err(Reject::Code(Code::InsufficientCapacity))
     }
 
     /// Steps (6) and (7); without REQUESTED-ADDRESS-FAMILY it is IPv4. A family byte that does not
@@ -178,7 +188,7 @@ impl Server {
         now: Now,
         reply: &mut Vec<u8>,
     ) -> Option<AllocationId> {
-        let PendingAllocation { from, user, transaction_id, has_fingerprint, family: _, lifetime } =
+        let PendingAllocation { from, user, transaction_id, has_fingerprint, lifetime, .. } =
             pending;
         let answer = Answer {
             method: crate::stun::Method::Allocate,

@@ -1,0 +1,47 @@
+//! Relay sockets: one for each allocation, on a port of the pool.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::ports::{Parity, PortLease, PortPool};
+use super::sys::{Options, Socket};
+use crate::stun::AddressFamily;
+
+/// Ports to try when other programs hold some of the range.
+const BIND_ATTEMPTS: usize = 16;
+
+/// A bound relay socket. The fields drop in this order: the port must be free again before the
+/// pool hands it out.
+#[derive(Debug)]
+pub(super) struct RelaySocket {
+    pub(super) socket: Socket,
+    pub(super) address: SocketAddr,
+    _port: PortLease,
+}
+
+/// Binds a socket to a random port, of this parity, of the pool for this family.
+pub(super) fn bind(
+    pools: &[Arc<PortPool>],
+    family: AddressFamily,
+    parity: Parity,
+    now: Instant,
+) -> io::Result<RelaySocket> {
+    let pool = pools
+        .iter()
+        .find(|pool| AddressFamily::of(pool.address()) == family)
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+    // Failed ports stay taken until a good one is found, so that none is tried twice.
+    let mut occupied = Vec::new();
+    for _ in 0..BIND_ATTEMPTS {
+        let port = pool.take(parity, now).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let address = port.address();
+        match Socket::bind(address, Options::default()) {
+            Ok(socket) => return Ok(RelaySocket { socket, address, _port: port }),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => occupied.push(port),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
+}

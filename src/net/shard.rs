@@ -1,0 +1,323 @@
+//! A shard: one thread's server and sockets, and what is done about each verdict.
+//!
+//! One wake-up of one socket is one turn: receive a batch, ask the server about each packet,
+//! collect what is to be sent, send it all, then see to the events. Nothing is kept for later.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slotmap::SecondaryMap;
+use tokio::task::AbortHandle;
+use tracing::{debug, info, warn};
+
+use super::clock;
+use super::egress::{Egress, Route};
+use super::ports::{Parity, PortPool};
+use super::quota::{QuotaLease, Quotas};
+use super::relay::{self, RelaySocket};
+use super::sys::{Datagram, RecvBatch, Socket};
+use super::udp::{self, Listener};
+use crate::logging::escaped;
+use crate::turn::{
+    AllocateError, Allocated, AllocationId, Event, FiveTuple, Header, Now, PeerAddress,
+    PendingAllocation, RelayedAddress, Server, Stats, Transport, Verdict,
+};
+
+/// What all shards of the process share: control plane only.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) pools: Arc<[Arc<PortPool>]>,
+    pub(super) quotas: Arc<Quotas>,
+}
+
+/// Names a socket of the shard while packets wait in the egress.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum SocketKey {
+    /// By its index.
+    Listener(usize),
+    /// The relay socket of an allocation.
+    Relay(AllocationId),
+}
+
+/// What an allocation holds outside of the core. Dropping it closes the socket and gives back
+/// port and quota.
+struct Leg {
+    relay: Rc<RelaySocket>,
+    /// How to reach the client: from the very address it sent to.
+    client: Route<SocketKey>,
+    pump: AbortHandle,
+    _quota: QuotaLease,
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+/// See the module.
+pub(super) struct Shard {
+    batch: RecvBatch,
+    work: Work,
+}
+
+/// All of a shard but the receive buffer, which is borrowed while the rest works on it.
+struct Work {
+    server: Server,
+    listeners: Vec<Rc<Listener>>,
+    legs: SecondaryMap<AllocationId, Leg>,
+    egress: Egress<SocketKey>,
+    reply: Vec<u8>,
+    shared: Shared,
+    me: Weak<RefCell<Shard>>,
+    bind_warned: Option<Instant>,
+}
+
+impl Shard {
+    pub(super) fn new(
+        server: Server,
+        listeners: Vec<Rc<Listener>>,
+        shared: Shared,
+    ) -> Rc<RefCell<Self>> {
+        Rc::new_cyclic(|me| {
+            RefCell::new(Self {
+                batch: RecvBatch::new(),
+                work: Work {
+                    server,
+                    listeners,
+                    legs: SecondaryMap::new(),
+                    egress: Egress::new(),
+                    reply: Vec::new(),
+                    shared,
+                    me: me.clone(),
+                    bind_warned: None,
+                },
+            })
+        })
+    }
+
+    /// One turn of a socket that has something to read. Returns how many datagrams there were.
+    pub(super) fn turn(&mut self, key: SocketKey) -> std::io::Result<usize> {
+        let Self { batch, work } = self;
+        let Some(socket) = work.socket(key) else { return Ok(0) };
+        let received = socket.recv(batch)?;
+        let now = clock::now();
+        for &datagram in batch.datagrams() {
+            match key {
+                SocketKey::Listener(listener) => {
+                    work.handle_client(listener, datagram, batch.bytes(), now);
+                }
+                SocketKey::Relay(id) => {
+                    work.handle_peer(id, datagram.from, datagram.range(), batch.bytes(), now);
+                }
+            }
+        }
+        work.flush(batch.bytes());
+        work.handle_events();
+        Ok(received)
+    }
+
+    /// Ends what has expired; returns when to come back.
+    pub(super) fn handle_timeout(&mut self, now: Now) -> Option<Instant> {
+        self.work.server.handle_timeout(now);
+        self.work.handle_events();
+        self.work.server.poll_timeout()
+    }
+
+    /// Ends everything, with a line in the log for each allocation.
+    pub(super) fn shutdown(&mut self) {
+        self.work.server.shutdown(clock::now());
+        self.work.handle_events();
+    }
+
+    /// A copy of the counters.
+    pub(super) fn stats(&self) -> Stats {
+        self.work.server.stats().clone()
+    }
+
+    /// Forgets the packets of a turn that panicked, and counts them as one.
+    pub(super) fn abandon_turn(&mut self) {
+        self.work.egress = Egress::new();
+        let _ = self.work.server.drop(crate::turn::DropReason::Panic);
+        self.work.handle_events();
+    }
+}
+
+impl Work {
+    fn socket(&self, key: SocketKey) -> Option<&Socket> {
+        match key {
+            SocketKey::Listener(index) => self.listeners.get(index).map(|own| &own.socket),
+            SocketKey::Relay(id) => self.legs.get(id).map(|leg| &leg.relay.socket),
+        }
+    }
+
+    /// A datagram from a client, or from somebody who would like to be one.
+    fn handle_client(&mut self, listener: usize, datagram: Datagram, bytes: &[u8], now: Now) {
+        let Some(local) = self.listeners.get(listener).map(|own| own.address) else { return };
+        let back =
+            Route { socket: SocketKey::Listener(listener), to: datagram.from, from: datagram.to };
+        let from = FiveTuple {
+            transport: Transport::Udp,
+            client: datagram.from,
+            server: SocketAddr::new(datagram.to.unwrap_or(local.ip()), local.port()),
+        };
+        let place = datagram.range();
+        self.reply.clear();
+        match self.server.handle_client(from, &bytes[place.clone()], now, &mut self.reply) {
+            Verdict::Drop(_) => {}
+            Verdict::Reply => self.egress.push_owned(back, &self.reply),
+            Verdict::ToPeer { from, peer, payload } => {
+                let payload = place.start + payload.start..place.start + payload.end;
+                self.relay_to_peer(from, peer, payload, bytes, now);
+            }
+            Verdict::ToClient { to, header, padding } => {
+                self.relay_to_client(to, &header, place, padding);
+            }
+            Verdict::Bind(pending) => {
+                self.bind(pending, back, now);
+                self.egress.push_owned(back, &self.reply);
+            }
+        }
+    }
+
+    /// A datagram at a relayed address.
+    fn handle_peer(
+        &mut self,
+        id: AllocationId,
+        from: SocketAddr,
+        place: Range<usize>,
+        bytes: &[u8],
+        now: Now,
+    ) {
+        let verdict = self.server.handle_peer(id, from, &bytes[place.clone()], now);
+        if let Verdict::ToClient { to, header, padding } = verdict {
+            self.relay_to_client(to, &header, place, padding);
+        }
+    }
+
+    /// Towards a peer; one that is a client of this shard too is reached without a socket.
+    fn relay_to_peer(
+        &mut self,
+        from: AllocationId,
+        peer: PeerAddress,
+        payload: Range<usize>,
+        bytes: &[u8],
+        now: Now,
+    ) {
+        let peer = peer.address();
+        let Some(leg) = self.legs.get(from) else { return };
+        match self.server.relayed_at(peer) {
+            Some(neighbour) => {
+                let relayed = leg.relay.address;
+                self.handle_peer(neighbour, relayed, payload, bytes, now);
+            }
+            None => {
+                let out = Route { socket: SocketKey::Relay(from), to: peer, from: None };
+                self.egress.push(out, &[], payload, 0);
+            }
+        }
+    }
+
+    fn relay_to_client(&mut self, to: AllocationId, header: &Header, data: Range<usize>, padding: usize) {
+        let Some(leg) = self.legs.get(to) else { return };
+        self.egress.push(leg.client, header.as_bytes(), data, padding);
+    }
+
+    /// Obtains what a new allocation needs; the server writes the response either way.
+    fn bind(&mut self, pending: PendingAllocation, client: Route<SocketKey>, now: Now) {
+        let obtained = self.obtain(&pending, now);
+        let (relay, quota) = match obtained {
+            Ok(obtained) => obtained,
+            Err(error) => {
+                self.server.allocated(pending, Err(error), now, &mut self.reply);
+                return;
+            }
+        };
+        let allocated = Allocated { relayed: RelayedAddress(relay.address), meter: quota.meter() };
+        let id = self.server.allocated(pending, Ok(allocated), now, &mut self.reply);
+        let (Some(id), Some(me)) = (id, self.me.upgrade()) else { return };
+        let relay = Rc::new(relay);
+        let pump = tokio::task::spawn_local(udp::pump_relay(me, id, Rc::clone(&relay)));
+        let leg = Leg { relay, client, pump: pump.abort_handle(), _quota: quota };
+        self.legs.insert(id, leg);
+    }
+
+    fn obtain(
+        &mut self,
+        pending: &PendingAllocation,
+        now: Now,
+    ) -> Result<(RelaySocket, QuotaLease), AllocateError> {
+        let quota = self.shared.quotas.take(pending.account())?;
+        let parity = if pending.wants_even_port() { Parity::Even } else { Parity::Any };
+        match relay::bind(&self.shared.pools, pending.family(), parity, now.instant) {
+            Ok(relay) => Ok((relay, quota)),
+            Err(error) => {
+                self.warn_of_bind(&error, now.instant);
+                Err(AllocateError::NoCapacity)
+            }
+        }
+    }
+
+    /// An operator must look, but one line for each refused client would drown the log.
+    fn warn_of_bind(&mut self, error: &std::io::Error, now: Instant) {
+        const QUIET: Duration = Duration::from_secs(60);
+        if self.bind_warned.is_some_and(|warned| now - warned < QUIET) {
+            return;
+        }
+        self.bind_warned = Some(now);
+        warn!(%error, "no relay socket; clients are refused with 508");
+    }
+
+    fn flush(&mut self, bytes: &[u8]) {
+        let Self { server, listeners, legs, egress, .. } = self;
+        egress.flush(
+            bytes,
+            |key| match key {
+                SocketKey::Listener(index) => listeners.get(index).map(|own| &own.socket),
+                SocketKey::Relay(id) => legs.get(id).map(|leg| &leg.relay.socket),
+            },
+            |reason| {
+                let _ = server.drop(reason);
+            },
+        );
+    }
+
+    /// Logs what happened; drops what a closed allocation held.
+    fn handle_events(&mut self) {
+        while let Some(event) = self.server.poll_event() {
+            if let Event::Closed { id, .. } = event {
+                self.legs.remove(id);
+            }
+            log(&event);
+        }
+    }
+}
+
+/// One line when an allocation opens, one when it closes. Addresses of clients are personal data
+/// and stay at DEBUG.
+fn log(event: &Event) {
+    match event {
+        Event::Opened { id, client, relayed, username } => {
+            info!(allocation = ?id, user = %escaped(username), client = %client.client,
+                transport = client.transport.label(), relayed = %relayed.0, "allocation opened");
+        }
+        Event::ChannelBound { id, number, peer, .. } => {
+            debug!(allocation = ?id, channel = number.number(), peer = %peer.address(),
+                "channel bound");
+        }
+        Event::Closed {
+            id, client, relayed, username, reason, lived, to_peer, to_client, ..
+        } => {
+            info!(allocation = ?id, user = %escaped(username), client = %client.client,
+                transport = client.transport.label(), relayed = %relayed.0,
+                reason = reason.label(), seconds = lived.as_secs_f64(),
+                to_peer_bytes = to_peer.bytes, to_peer_packets = to_peer.packets,
+                to_client_bytes = to_client.bytes, to_client_packets = to_client.packets,
+                "allocation closed");
+        }
+    }
+}

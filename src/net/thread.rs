@@ -1,0 +1,164 @@
+//! The thread of a shard: its runtime, its tasks, and the few questions other threads may ask.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::error;
+
+use super::shard::{Shard, Shared};
+use super::udp::{self, Listener};
+use super::{BindError, clock};
+use crate::turn::{self, Server, Stats, policy};
+
+/// Questions that may wait for a busy shard; askers beyond wait themselves.
+const COMMANDS_MAX: usize = 16;
+/// The most time between two looks at what has expired.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What a shard starts with.
+pub(super) struct Start {
+    pub(super) index: usize,
+    pub(super) listen: Vec<SocketAddr>,
+    pub(super) core: turn::Config,
+    pub(super) host: policy::Host,
+    pub(super) seed: [u8; 32],
+    pub(super) shared: Shared,
+}
+
+enum Command {
+    Stats(oneshot::Sender<Stats>),
+    Stop,
+}
+
+/// The other threads' end.
+#[derive(Debug)]
+pub(super) struct Handle {
+    commands: mpsc::Sender<Command>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Handle {
+    pub(super) async fn stats(&self) -> Option<Stats> {
+        let (answer, asked) = oneshot::channel();
+        self.commands.send(Command::Stats(answer)).await.ok()?;
+        asked.await.ok()
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Asks the shard to end.
+    pub(super) fn stop(&self) {
+        // An error means that the shard is gone already.
+        let _ = self.commands.blocking_send(Command::Stop);
+    }
+
+    /// Waits until the shard has ended. One that panicked has logged it.
+    pub(super) fn join(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts the thread; returns when its sockets are bound, and where.
+pub(super) fn start(start: Start) -> Result<(Handle, Vec<SocketAddr>), BindError> {
+    let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+    let (bound, binding) = std::sync::mpsc::channel();
+    let first = start.listen.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
+    let failed = |error| BindError { address: first, error };
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{}", start.index))
+        .spawn(move || run(start, inbox, &bound))
+        .map_err(failed)?;
+    let listening = binding.recv().map_err(|_| failed(std::io::ErrorKind::BrokenPipe.into()))??;
+    Ok((Handle { commands, thread: Mutex::new(Some(thread)) }, listening))
+}
+
+fn run(
+    start: Start,
+    inbox: mpsc::Receiver<Command>,
+    bound: &std::sync::mpsc::Sender<Result<Vec<SocketAddr>, BindError>>,
+) {
+    let runtime = match Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build_local(LocalOptions::default())
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let address = start.listen.first().copied().unwrap_or_else(|| ([0; 4], 0).into());
+            let _ = bound.send(Err(BindError { address, error }));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let listeners = match bind(&start.listen) {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                let _ = bound.send(Err(error));
+                return;
+            }
+        };
+        let addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
+        let Start { core, mut host, seed, shared, .. } = start;
+        host.endpoints.extend(&addresses);
+        let server = Server::new(core, host, seed);
+        let shard = Shard::new(server, listeners.clone(), shared);
+        for (index, listener) in listeners.into_iter().enumerate() {
+            tokio::task::spawn_local(udp::pump_listener(Rc::clone(&shard), index, listener));
+        }
+        let _ = bound.send(Ok(addresses));
+        serve(&shard, inbox).await;
+        shard.borrow_mut().shutdown();
+    });
+}
+
+fn bind(listen: &[SocketAddr]) -> Result<Vec<Rc<Listener>>, BindError> {
+    listen
+        .iter()
+        .map(|&address| {
+            let bound = Listener::bind(address).map(Rc::new);
+            bound.map_err(|error| BindError { address, error })
+        })
+        .collect()
+}
+
+/// The end of the tick that begins now.
+fn tick() -> Instant {
+    Instant::from_std(clock::now().instant) + TICK
+}
+
+/// Looks at timers and commands until told to stop, or until nobody is left to tell.
+async fn serve(shard: &RefCell<Shard>, mut inbox: mpsc::Receiver<Command>) {
+    let mut wake = tick();
+    loop {
+        tokio::select! {
+            command = inbox.recv() => match command {
+                Some(Command::Stats(answer)) => {
+                    let _ = answer.send(shard.borrow().stats());
+                }
+                Some(Command::Stop) => return,
+                None => {
+                    error!("a shard lost its supervisor and stops");
+                    return;
+                }
+            },
+            () = tokio::time::sleep_until(wake) => {
+                let next = shard.borrow_mut().handle_timeout(clock::now()).map(Instant::from_std);
+                let latest = tick();
+                wake = next.map_or(latest, |next| next.min(latest));
+            }
+        }
+    }
+}
