@@ -1,5 +1,5 @@
 //! What the test binaries share: a server of their own on free ports, and its metrics.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::net::SocketAddr;
 
