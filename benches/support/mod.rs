@@ -33,7 +33,7 @@ impl Server {
         let file = folder.path().join("config.toml");
         let text = format!(
             "realm = \"{REALM}\"\nlisten = [\"127.0.0.1:{port}\"]\nthreads = 1\n\
-             [relay]\nports = \"20000-60000\"\n\
+             [relay]\nports = \"30000-60000\"\n\
              [auth]\nusers = {{ {USER} = \"{PASSWORD}\" }}\n\
              [peers]\nallow = [\"127.0.0.0/8\"]\n\
              [limits]\nallocations_per_user = 0\nunauthenticated_per_source = 0\n\
@@ -62,7 +62,7 @@ impl Server {
             ])
             .args(["--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1"])
             .args(["--listening-port", &port.to_string(), "--relay-threads", "1"])
-            .args(["--min-port", "20000", "--max-port", "60000"])
+            .args(["--min-port", "30000", "--max-port", "60000"])
             .args(["--realm", REALM, "--user", &format!("{USER}:{PASSWORD}")])
             .args(["--allow-loopback-peers", "--no-stdout-log", "--log-file", "/dev/null"]);
         Some(Self::spawn("coturn", command, port, None))
