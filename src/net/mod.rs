@@ -2,11 +2,13 @@
 //!
 //! [`Net::start`] binds everything and starts one thread for each shard. Each shard has its own
 //! listeners (`SO_REUSEPORT`: the kernel keeps a client on one of them), its own server and its
-//! own relay sockets, so no packet changes threads and the data path has no lock.
+//! own relay sockets, so no packet changes threads and the data path has no lock. The exception
+//! are two clients of this server that relay to each other on different shards; see `post`.
 
 pub mod clock;
 pub mod egress;
 pub mod ports;
+mod post;
 pub mod quota;
 mod relay;
 mod shard;
@@ -104,15 +106,16 @@ impl Net {
         });
         let shared = Shared { pools: Arc::clone(&pools), quotas };
         let mut net = Self { shards: Vec::new(), listening: config.listen.clone(), pools };
-        for index in 0..shard_count(config.threads) {
+        for (post, inbox) in post::open(shard_count(config.threads)) {
             // Where the port is 0, the first shard finds one and the others join it.
             let (handle, listening) = thread::start(Start {
-                index,
                 listen: net.listening.clone(),
                 core: core.clone(),
                 host: host.clone(),
                 seed: seed(),
                 shared: shared.clone(),
+                post,
+                inbox,
             })?;
             net.shards.push(handle);
             net.listening = listening;

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,10 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct PortPool {
     address: IpAddr,
+    first: u16,
+    /// For each port of the range, one more than the shard that holds it; 0 is nobody. Read on the
+    /// data path, hence not behind the lock; a stale answer loses a packet, as any late one is.
+    holders: Box<[AtomicUsize]>,
     state: Mutex<State>,
 }
 
@@ -59,19 +64,33 @@ impl PortPool {
     /// All of `ports` on `address`, free. Random choices follow from `seed`.
     #[must_use]
     pub fn new(address: IpAddr, ports: RangeInclusive<u16>, seed: [u8; 32]) -> Arc<Self> {
+        let first = *ports.start();
+        let holders = ports.clone().map(|_| AtomicUsize::new(0)).collect();
         let state = State {
             free: ports.partition(is_even).into(),
             used: 0,
             cooling: VecDeque::new(),
             rng: StdRng::from_seed(seed),
         };
-        Arc::new(Self { address, state: Mutex::new(state) })
+        Arc::new(Self { address, first, holders, state: Mutex::new(state) })
     }
 
     /// The address the ports belong to.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// The shard that holds a port.
+    #[must_use]
+    pub fn holder(&self, port: u16) -> Option<usize> {
+        let index = usize::from(port.checked_sub(self.first)?);
+        self.holders.get(index)?.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    fn set_holder(&self, port: u16, shard: Option<usize>) {
+        let holder = &self.holders[usize::from(port - self.first)];
+        holder.store(shard.map_or(0, |shard| shard + 1), Ordering::Relaxed);
     }
 
     /// A random free port (RFC 6056); where none is free, the one that has rested longest.
@@ -152,6 +171,11 @@ pub struct PortLease {
 }
 
 impl PortLease {
+    /// Lets other shards find the one that has bound the port.
+    pub fn hold(&self, shard: usize) {
+        self.pool.set_holder(self.port, Some(shard));
+    }
+
     /// What to bind.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -161,6 +185,7 @@ impl PortLease {
 
 impl Drop for PortLease {
     fn drop(&mut self) {
+        self.pool.set_holder(self.port, None);
         self.pool.release(self.port, clock::now().instant);
     }
 }
@@ -227,6 +252,19 @@ mod tests {
         }
         let all: Vec<_> = (0..20).map(|_| pool.take(Parity::Any, now).unwrap()).collect();
         assert_eq!(all.len(), 20);
+    }
+
+    #[test]
+    fn a_held_port_names_its_shard_until_it_is_released() {
+        let pool = pool(50_000..=50_001);
+        let lease = pool.take(Parity::Any, clock::now().instant).unwrap();
+        let port = lease.address().port();
+        assert_eq!(pool.holder(port), None);
+        lease.hold(3);
+        assert_eq!(pool.holder(port), Some(3));
+        assert_eq!([pool.holder(0), pool.holder(49_999), pool.holder(50_002)], [None; 3]);
+        drop(lease);
+        assert_eq!(pool.holder(port), None);
     }
 
     #[test]

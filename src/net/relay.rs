@@ -21,11 +21,17 @@ pub(super) struct RelaySocket {
     _port: PortLease,
 }
 
-/// Binds a socket to a random port, of this parity, of the pool for this family.
+/// The shard that relays from `address`, if it is one of our relayed addresses.
+pub(super) fn shard_of(pools: &[Arc<PortPool>], address: SocketAddr) -> Option<usize> {
+    pools.iter().find(|pool| pool.address() == address.ip())?.holder(address.port())
+}
+
+/// Binds a socket of `shard` to a random port, of this parity, of the pool for this family.
 pub(super) fn bind(
     pools: &[Arc<PortPool>],
     family: AddressFamily,
     parity: Parity,
+    shard: usize,
     now: Instant,
 ) -> io::Result<RelaySocket> {
     let pool = pools
@@ -38,7 +44,10 @@ pub(super) fn bind(
         let port = pool.take(parity, now).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let address = port.address();
         match Socket::bind(address, Options::default()) {
-            Ok(socket) => return Ok(RelaySocket { socket, address, _port: port }),
+            Ok(socket) => {
+                port.hold(shard);
+                return Ok(RelaySocket { socket, address, _port: port });
+            }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => occupied.push(port),
             Err(error) => return Err(error),
         }

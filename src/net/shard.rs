@@ -17,13 +17,14 @@ use tracing::{debug, info, warn};
 use super::clock;
 use super::egress::{Egress, Route};
 use super::ports::{Parity, PortPool};
+use super::post::{Parcel, Post};
 use super::quota::{QuotaLease, Quotas};
 use super::relay::{self, RelaySocket};
 use super::sys::{Datagram, RecvBatch, Socket};
 use super::udp::{self, Listener};
 use crate::logging::escaped;
 use crate::turn::{
-    AllocateError, Allocated, AllocationId, Event, FiveTuple, Header, Now, PeerAddress,
+    AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress,
     PendingAllocation, RelayedAddress, Server, Stats, Transport, Verdict,
 };
 
@@ -73,6 +74,7 @@ struct Work {
     egress: Egress<SocketKey>,
     reply: Vec<u8>,
     shared: Shared,
+    post: Post,
     me: Weak<RefCell<Shard>>,
     bind_warned: Option<Instant>,
 }
@@ -82,6 +84,7 @@ impl Shard {
         server: Server,
         listeners: Vec<Rc<Listener>>,
         shared: Shared,
+        post: Post,
     ) -> Rc<RefCell<Self>> {
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
@@ -93,6 +96,7 @@ impl Shard {
                     egress: Egress::new(),
                     reply: Vec::new(),
                     shared,
+                    post,
                     me: me.clone(),
                     bind_warned: None,
                 },
@@ -121,6 +125,22 @@ impl Shard {
         Ok(received)
     }
 
+    /// One turn for what another shard's clients sent to clients of this one.
+    pub(super) fn deliver(&mut self, parcel: Parcel) {
+        let work = &mut self.work;
+        let now = clock::now();
+        for letter in &parcel.letters {
+            match work.server.relayed_at(letter.to) {
+                Some(id) => {
+                    work.handle_peer(id, letter.from, letter.payload.clone(), &parcel.bytes, now);
+                }
+                None => drop(work.server.drop(DropReason::NoAllocation)),
+            }
+        }
+        work.flush(&parcel.bytes);
+        work.post.give_back(parcel);
+    }
+
     /// Ends what has expired; returns when to come back.
     pub(super) fn handle_timeout(&mut self, now: Now) -> Option<Instant> {
         self.work.server.handle_timeout(now);
@@ -142,7 +162,7 @@ impl Shard {
     /// Forgets the packets of a turn that panicked, and counts them as one.
     pub(super) fn abandon_turn(&mut self) {
         self.work.egress = Egress::new();
-        let _ = self.work.server.drop(crate::turn::DropReason::Panic);
+        drop(self.work.server.drop(DropReason::Panic));
         self.work.handle_events();
     }
 }
@@ -199,7 +219,8 @@ impl Work {
         }
     }
 
-    /// Towards a peer; one that is a client of this shard too is reached without a socket.
+    /// Towards a peer. One that is itself a relayed address of this process is reached without a
+    /// socket, and so whether or not its port can be reached from outside.
     fn relay_to_peer(
         &mut self,
         from: AllocationId,
@@ -210,19 +231,26 @@ impl Work {
     ) {
         let peer = peer.address();
         let Some(leg) = self.legs.get(from) else { return };
-        match self.server.relayed_at(peer) {
-            Some(neighbour) => {
-                let relayed = leg.relay.address;
-                self.handle_peer(neighbour, relayed, payload, bytes, now);
-            }
-            None => {
-                let out = Route { socket: SocketKey::Relay(from), to: peer, from: None };
-                self.egress.push(out, &[], payload, 0);
-            }
+        let relayed = leg.relay.address;
+        if let Some(neighbour) = self.server.relayed_at(peer) {
+            return self.handle_peer(neighbour, relayed, payload, bytes, now);
         }
+        if let Some(shard) = relay::shard_of(&self.shared.pools, peer) {
+            let server = &mut self.server;
+            let dropped = |reason| drop(server.drop(reason));
+            return self.post.add(shard, peer, relayed, &bytes[payload], dropped);
+        }
+        let out = Route { socket: SocketKey::Relay(from), to: peer, from: None };
+        self.egress.push(out, &[], payload, 0);
     }
 
-    fn relay_to_client(&mut self, to: AllocationId, header: &Header, data: Range<usize>, padding: usize) {
+    fn relay_to_client(
+        &mut self,
+        to: AllocationId,
+        header: &Header,
+        data: Range<usize>,
+        padding: usize,
+    ) {
         let Some(leg) = self.legs.get(to) else { return };
         self.egress.push(leg.client, header.as_bytes(), data, padding);
     }
@@ -252,8 +280,9 @@ impl Work {
         now: Now,
     ) -> Result<(RelaySocket, QuotaLease), AllocateError> {
         let quota = self.shared.quotas.take(pending.account())?;
+        let pools = &self.shared.pools;
         let parity = if pending.wants_even_port() { Parity::Even } else { Parity::Any };
-        match relay::bind(&self.shared.pools, pending.family(), parity, now.instant) {
+        match relay::bind(pools, pending.family(), parity, self.post.own(), now.instant) {
             Ok(relay) => Ok((relay, quota)),
             Err(error) => {
                 self.warn_of_bind(&error, now.instant);
@@ -273,17 +302,16 @@ impl Work {
     }
 
     fn flush(&mut self, bytes: &[u8]) {
-        let Self { server, listeners, legs, egress, .. } = self;
+        let Self { server, listeners, legs, egress, post, .. } = self;
         egress.flush(
             bytes,
             |key| match key {
                 SocketKey::Listener(index) => listeners.get(index).map(|own| &own.socket),
                 SocketKey::Relay(id) => legs.get(id).map(|leg| &leg.relay.socket),
             },
-            |reason| {
-                let _ = server.drop(reason);
-            },
+            |reason| drop(server.drop(reason)),
         );
+        post.send(|reason| drop(server.drop(reason)));
     }
 
     /// Logs what happened; drops what a closed allocation held.
@@ -309,9 +337,7 @@ fn log(event: &Event) {
             debug!(allocation = ?id, channel = number.number(), peer = %peer.address(),
                 "channel bound");
         }
-        Event::Closed {
-            client, relayed, username, reason, lived, to_peer, to_client, ..
-        } => {
+        Event::Closed { client, relayed, username, reason, lived, to_peer, to_client, .. } => {
             info!(user = %escaped(username), client = %client.client,
                 transport = client.transport.label(), relayed = %relayed.0,
                 reason = reason.label(), seconds = lived.as_secs(),

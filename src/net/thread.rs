@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::error;
 
+use super::post::{Inbox, Post};
 use super::shard::{Shard, Shared};
 use super::udp::{self, Listener};
 use super::{BindError, clock};
@@ -24,12 +25,13 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// What a shard starts with.
 pub(super) struct Start {
-    pub(super) index: usize,
     pub(super) listen: Vec<SocketAddr>,
     pub(super) core: turn::Config,
     pub(super) host: policy::Host,
     pub(super) seed: [u8; 32],
     pub(super) shared: Shared,
+    pub(super) post: Post,
+    pub(super) inbox: Inbox,
 }
 
 enum Command {
@@ -78,7 +80,7 @@ pub(super) fn start(start: Start) -> Result<(Handle, Vec<SocketAddr>), BindError
     let first = start.listen.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
     let failed = |error| BindError { address: first, error };
     let thread = std::thread::Builder::new()
-        .name(format!("shard-{}", start.index))
+        .name(format!("shard-{}", start.post.own()))
         .spawn(move || run(start, inbox, &bound))
         .map_err(failed)?;
     let listening = binding.recv().map_err(|_| failed(std::io::ErrorKind::BrokenPipe.into()))??;
@@ -111,10 +113,11 @@ fn run(
             }
         };
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
-        let Start { core, mut host, seed, shared, .. } = start;
+        let Start { core, mut host, seed, shared, post, inbox: mail, .. } = start;
         host.endpoints.extend(&addresses);
         let server = Server::new(core, host, seed);
-        let shard = Shard::new(server, listeners.clone(), shared);
+        let shard = Shard::new(server, listeners.clone(), shared, post);
+        tokio::task::spawn_local(udp::pump_post(Rc::clone(&shard), mail));
         for (index, listener) in listeners.into_iter().enumerate() {
             tokio::task::spawn_local(udp::pump_listener(Rc::clone(&shard), index, listener));
         }

@@ -1,6 +1,7 @@
-//! The loops of UDP sockets: wait until there is something to read, then give the shard a turn.
+//! The loops of a shard: wait until there is something to read, then give the shard a turn.
 
 use std::cell::RefCell;
+use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,6 +9,7 @@ use std::rc::Rc;
 
 use tracing::error;
 
+use super::post::Inbox;
 use super::relay::RelaySocket;
 use super::shard::{Shard, SocketKey};
 use super::sys::{Options, Socket};
@@ -61,11 +63,27 @@ async fn pump(shard: Rc<RefCell<Shard>>, key: SocketKey, socket: &Socket) {
     }
 }
 
-/// A panic while handling one packet is a bug, but it must not end other people's calls.
+/// Delivers what other shards send until the shard ends.
+pub(super) async fn pump_post(shard: Rc<RefCell<Shard>>, mut inbox: Inbox) {
+    while let Some(parcel) = inbox.recv().await {
+        guard(&shard, "post", |shard| shard.deliver(parcel));
+    }
+}
+
 fn turn(shard: &RefCell<Shard>, key: SocketKey) -> io::Result<usize> {
-    catch_unwind(AssertUnwindSafe(|| shard.borrow_mut().turn(key))).unwrap_or_else(|_| {
-        error!(socket = ?key, "a bug: handling a packet panicked");
+    guard(shard, key, |shard| shard.turn(key)).unwrap_or(Ok(0))
+}
+
+/// A panic while handling one packet is a bug, but it must not end other people's calls.
+fn guard<T>(
+    shard: &RefCell<Shard>,
+    source: impl Debug,
+    turn: impl FnOnce(&mut Shard) -> T,
+) -> Option<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| turn(&mut shard.borrow_mut())));
+    if outcome.is_err() {
+        error!(?source, "a bug: handling a packet panicked");
         shard.borrow_mut().abandon_turn();
-        Ok(0)
-    })
+    }
+    outcome.ok()
 }

@@ -2,6 +2,7 @@
 //!
 //! The page under test is served from here and posts its outcome back, so no driver protocol
 //! stands between the test and the browser.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 #[path = "../common/mod.rs"]
 mod common;
