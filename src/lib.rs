@@ -1,4 +1,19 @@
 //! hairpin, a STUN and TURN server.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`stun`] | the wire: STUN messages and ChannelData, bytes to values and back |
+//! | [`turn`] | the protocol: one server's state, as a function of bytes, time and randomness |
+//! | [`net`] | the sockets: threads, system calls, the clock, ports and quotas |
+//! | [`http`] | the admin plane: metrics and health |
+//! | [`config`] | settings from TOML, validated |
+//! | [`logging`] | the log's form |
+//! | [`server`] | the supervisor: starts and stops all of it |
+//! | [`cli`] | the command line |
+//!
+//! Arrows go one way: `cli → server → {net, http} → turn → stun`. ARCHITECTURE.md draws the way of
+//! a packet.
+
 pub mod cli;
 pub mod config;
 pub mod http;
