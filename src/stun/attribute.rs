@@ -443,3 +443,6 @@ impl<'a> Attribute<'a> for PasswordAlgorithms<'a> {
 fn exactly<const N: usize>(value: &[u8]) -> Result<&[u8; N], Malformed> {
     value.try_into().map_err(|_| Malformed)
 }
+
+#[cfg(test)]
+mod tests;
