@@ -244,6 +244,18 @@ fn password_algorithm_shorter_than_announced_is_malformed() {
 }
 
 #[test]
+fn password_algorithm_has_nothing_behind_its_parameters_but_their_padding() {
+    is_laid_out(b"\x00\x03\x00\x01x\0\0\0", PasswordAlgorithm { number: 3, parameters: b"x" });
+    let unpadded = PasswordAlgorithm { number: 3, parameters: b"x" };
+    assert_eq!(decodes(b"\x00\x03\x00\x01x"), Ok(unpadded));
+    for value in
+        [&b"\x00\x01\x00\x00\x00\x02\x00\x00"[..], b"\x00\x01\x00\x00x", b"\x00\x03\x00\x01xyz"]
+    {
+        assert_eq!(decodes::<PasswordAlgorithm<'_>>(value), Err(Malformed), "{value:?}");
+    }
+}
+
+#[test]
 fn unknown_attributes_are_pairs_of_bytes() {
     let types = [AttributeType(0x7F00), AttributeType(0x7F02)];
     let mut wire = Vec::new();
