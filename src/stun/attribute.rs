@@ -65,7 +65,7 @@ pub trait Attribute<'a>: Sized {
     fn encode(&self, id: TransactionId, out: &mut Vec<u8>);
 }
 
-/// Text attributes: UTF-8, at most 763 bytes when reading (RFC 8489 §14.3, §14.9, §14.10).
+/// Text attributes: UTF-8, at most 763 bytes when reading (RFC 8489 §14.3, §14.8–§14.10).
 const TEXT_LEN_MAX: usize = 763;
 
 macro_rules! text_attribute {
@@ -168,7 +168,7 @@ impl<'a> Attribute<'a> for ErrorCode<'a> {
         let (&[_, _, class, number], reason) = value.split_first_chunk().ok_or(Malformed)?;
         let class = u16::from(class & 0b111);
         let number = u16::from(number);
-        if !(3..=6).contains(&class) || number > 99 {
+        if !(3..=6).contains(&class) || number > 99 || reason.len() > TEXT_LEN_MAX {
             return Err(Malformed);
         }
         let reason = std::str::from_utf8(reason).map_err(|_| Malformed)?;

@@ -161,6 +161,16 @@ fn text_of_763_bytes_is_read_and_longer_is_malformed() {
 }
 
 #[test]
+fn reason_of_763_bytes_is_read_and_longer_is_malformed() {
+    let value = [b"\x01\x00\x04\x28".to_vec(), vec![b'x'; 764]].concat();
+    let (longest, too_long) = (&value[..767], &value[..]);
+    assert!(decodes::<ErrorCode<'_>>(longest).is_ok());
+    assert!(decodes::<AddressErrorCode>(longest).is_ok());
+    assert_eq!(decodes::<ErrorCode<'_>>(too_long), Err(Malformed));
+    assert_eq!(decodes::<AddressErrorCode>(too_long), Err(Malformed));
+}
+
+#[test]
 fn text_must_be_utf8_and_may_be_anything_else() {
     for hostile in ["", "\0", "\r\n", "%n%s", "\u{1b}[2J", "\u{202e}", "{}", "\""] {
         assert_eq!(decodes(hostile.as_bytes()), Ok(Username(hostile)));
