@@ -36,7 +36,7 @@ impl Wire {
         self.0.extend(kind.to_be_bytes());
         self.0.extend((value.len() as u16).to_be_bytes());
         self.0.extend(value);
-        while self.0.len() % 4 != 0 {
+        while !self.0.len().is_multiple_of(4) {
             self.0.push(filler);
         }
         let length = self.0.len() - 20;
