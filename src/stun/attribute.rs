@@ -65,7 +65,7 @@ pub trait Attribute<'a>: Sized {
     fn encode(&self, id: TransactionId, out: &mut Vec<u8>);
 }
 
-/// Text attributes: UTF-8, at most 763 bytes when reading (RFC 8489 §14.3, §14.9, §14.10).
+/// Text attributes: UTF-8, at most 763 bytes when reading (RFC 8489 §14.3, §14.8–§14.10).
 const TEXT_LEN_MAX: usize = 763;
 
 macro_rules! text_attribute {
@@ -168,7 +168,7 @@ impl<'a> Attribute<'a> for ErrorCode<'a> {
         let (&[_, _, class, number], reason) = value.split_first_chunk().ok_or(Malformed)?;
         let class = u16::from(class & 0b111);
         let number = u16::from(number);
-        if !(3..=6).contains(&class) || number > 99 {
+        if !(3..=6).contains(&class) || number > 99 || reason.len() > TEXT_LEN_MAX {
             return Err(Malformed);
         }
         let reason = std::str::from_utf8(reason).map_err(|_| Malformed)?;
@@ -414,7 +414,11 @@ impl<'a> Attribute<'a> for PasswordAlgorithm<'a> {
     fn decode(value: &'a [u8], _: TransactionId) -> Result<Self, Malformed> {
         let (&[n0, n1, l0, l1], rest) = value.split_first_chunk().ok_or(Malformed)?;
         let length = usize::from(u16::from_be_bytes([l0, l1]));
-        let parameters = rest.get(..length).ok_or(Malformed)?;
+        let (parameters, padding) = rest.split_at_checked(length).ok_or(Malformed)?;
+        // The parameters are padded inside the value (RFC 8489 §14.12); not all senders do it.
+        if !padding.is_empty() && rest.len() != length.next_multiple_of(4) {
+            return Err(Malformed);
+        }
         Ok(Self { number: u16::from_be_bytes([n0, n1]), parameters })
     }
     fn encode(&self, _: TransactionId, out: &mut Vec<u8>) {
@@ -422,6 +426,8 @@ impl<'a> Attribute<'a> for PasswordAlgorithm<'a> {
         let length = u16::try_from(self.parameters.len()).unwrap_or(u16::MAX);
         out.extend(length.to_be_bytes());
         out.extend(self.parameters.iter().take(usize::from(length)));
+        let padding = usize::from(length).next_multiple_of(4).saturating_sub(length.into());
+        out.extend([0; 3].iter().take(padding));
     }
 }
 
@@ -443,3 +449,6 @@ impl<'a> Attribute<'a> for PasswordAlgorithms<'a> {
 fn exactly<const N: usize>(value: &[u8]) -> Result<&[u8; N], Malformed> {
     value.try_into().map_err(|_| Malformed)
 }
+
+#[cfg(test)]
+mod tests;

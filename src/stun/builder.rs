@@ -97,3 +97,97 @@ fn put_u16(out: &mut [u8], at: usize, value: u16) {
         place.copy_from_slice(&value.to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stun::attribute::{Data, Lifetime, Software};
+    use crate::stun::wire::{ID, Wire};
+
+    const KEY: [u8; 16] = *b"sixteen byte key";
+    const KEY_SHA256: [u8; 32] = *b"a key of SHA-256 has 32 bytes ..";
+
+    fn built(build: impl FnOnce(Builder<'_>) -> Builder<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        build(Builder::new(&mut out, Method::Binding, Class::Request, ID)).finish();
+        out
+    }
+
+    #[test]
+    fn empty_message_is_a_header() {
+        assert_eq!(built(|builder| builder), Wire::binding().0);
+    }
+
+    #[test]
+    fn sent_padding_is_zero_for_every_length() {
+        for length in 0..=9 {
+            let value = vec![0xFF; length];
+            let mut out = vec![0xEE; 7];
+            Builder::new(&mut out, Method::Binding, Class::Request, ID).put(&Data(&value)).finish();
+            let expected = Wire::binding().with(0x0013, &value).0;
+            assert_eq!(out.split_off(7), expected, "{length} bytes");
+            assert_eq!(out, [0xEE; 7], "what was there stays");
+        }
+    }
+
+    #[test]
+    fn padding_is_zero_in_a_buffer_that_held_other_bytes() {
+        let mut out = vec![0xFF; 200];
+        out.clear();
+        Builder::new(&mut out, Method::Binding, Class::Request, ID).put(&Data(b"x")).finish();
+        assert_eq!(out, Wire::binding().with(0x0013, b"x").0);
+    }
+
+    #[test]
+    fn put_some_writes_what_is_there_only() {
+        let bytes =
+            built(|builder| builder.put_some(Some(&Lifetime(600))).put_some(None::<&Software<'_>>));
+        assert_eq!(bytes, Wire::binding().with(0x000D, &[0, 0, 2, 0x58]).0);
+    }
+
+    #[test]
+    fn unknown_attributes_of_odd_count_are_padded_with_zeros() {
+        let types = [AttributeType(0x7F00), AttributeType(0x7F02), AttributeType(0x7F04)];
+        let bytes = built(|builder| builder.unknown_attributes(&types));
+        assert_eq!(bytes, Wire::binding().with(0x000A, b"\x7f\x00\x7f\x02\x7f\x04").0);
+    }
+
+    #[test]
+    fn integrity_and_fingerprint_cover_what_stands_before() {
+        let software = Software("odd");
+        let start = Wire::binding().with(0x8022, b"odd");
+
+        let bytes = built(|builder| {
+            builder.put(&software).integrity(&Key::Md5(KEY), IntegrityKind::Sha1).fingerprint()
+        });
+        assert_eq!(bytes, start.clone().integrity(&KEY).fingerprint().0);
+
+        let bytes = built(|builder| {
+            let key = Key::Sha256(KEY_SHA256);
+            builder.put(&software).integrity(&key, IntegrityKind::Sha256).fingerprint()
+        });
+        assert_eq!(bytes, start.clone().integrity_sha256(&KEY_SHA256).fingerprint().0);
+
+        let bytes = built(|builder| builder.put(&software).fingerprint());
+        assert_eq!(bytes, start.fingerprint().0);
+    }
+
+    #[test]
+    fn bytes_in_front_of_the_message_are_not_covered() {
+        let mut out = b"another message".to_vec();
+        let front = out.len();
+        Builder::new(&mut out, Method::Binding, Class::Request, ID)
+            .integrity(&Key::Md5(KEY), IntegrityKind::Sha1)
+            .fingerprint()
+            .finish();
+        assert_eq!(out.split_off(front), Wire::binding().integrity(&KEY).fingerprint().0);
+        assert_eq!(out, b"another message");
+    }
+
+    #[test]
+    fn each_class_and_method_reaches_the_wire() {
+        let mut out = Vec::new();
+        Builder::new(&mut out, Method::CreatePermission, Class::Error, ID).finish();
+        assert_eq!(out, Wire::new(0x0118).0);
+    }
+}

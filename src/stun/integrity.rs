@@ -142,12 +142,12 @@ impl<'a> Integrity<'a> {
     #[must_use]
     pub fn verify(&self, key: &Key) -> bool {
         match self.kind {
-            IntegrityKind::Sha1 => {
-                hmac::<Hmac<Sha1>>(key, self.covered, SHA1_LEN).verify_slice(self.value).is_ok()
-            }
-            IntegrityKind::Sha256 => {
-                hmac::<Hmac<Sha256>>(key, self.covered, SHA256_LEN).verify_slice(self.value).is_ok()
-            }
+            IntegrityKind::Sha1 => hmac::<Hmac<Sha1>>(key.bytes(), self.covered, SHA1_LEN)
+                .verify_slice(self.value)
+                .is_ok(),
+            IntegrityKind::Sha256 => hmac::<Hmac<Sha256>>(key.bytes(), self.covered, SHA256_LEN)
+                .verify_slice(self.value)
+                .is_ok(),
         }
     }
 }
@@ -157,19 +157,18 @@ pub(super) fn sign(key: &Key, kind: IntegrityKind, message: &[u8], out: &mut Vec
     let length = kind.value_len();
     match kind {
         IntegrityKind::Sha1 => {
-            out.extend(hmac::<Hmac<Sha1>>(key, message, length).finalize().into_bytes());
+            out.extend(hmac::<Hmac<Sha1>>(key.bytes(), message, length).finalize().into_bytes());
         }
         IntegrityKind::Sha256 => {
-            out.extend(hmac::<Hmac<Sha256>>(key, message, length).finalize().into_bytes());
+            out.extend(hmac::<Hmac<Sha256>>(key.bytes(), message, length).finalize().into_bytes());
         }
     }
 }
 
 /// HMAC over the bytes before the attribute, with a header length that ends behind it
 /// (RFC 8489 §14.5).
-fn hmac<M: Mac + KeyInit>(key: &Key, covered: &[u8], value_len: usize) -> M {
-    let mut mac =
-        <M as KeyInit>::new_from_slice(key.bytes()).expect("HMAC takes keys of any length");
+fn hmac<M: Mac + KeyInit>(key: &[u8], covered: &[u8], value_len: usize) -> M {
+    let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
     feed(covered, value_len, |bytes| mac.update(bytes));
     mac
 }
@@ -198,3 +197,6 @@ fn feed(covered: &[u8], value_len: usize, mut update: impl FnMut(&[u8])) {
     update(&length.to_be_bytes());
     update(covered.get(4..).unwrap_or_default());
 }
+
+#[cfg(test)]
+mod tests;

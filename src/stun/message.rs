@@ -266,3 +266,6 @@ fn split_attribute(bytes: &[u8]) -> Option<(AttributeType, &[u8], &[u8])> {
     let (padded, tail) = rest.split_at_checked(length.next_multiple_of(4))?;
     Some((AttributeType(u16::from_be_bytes([t0, t1])), padded.get(..length)?, tail))
 }
+
+#[cfg(test)]
+mod tests;

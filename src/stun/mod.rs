@@ -11,6 +11,8 @@ pub mod channel;
 pub mod error;
 pub mod integrity;
 pub mod message;
+#[cfg(test)]
+mod wire;
 
 pub use address::AddressFamily;
 pub use builder::Builder;
