@@ -1,0 +1,8 @@
+//! The protocol core against the RFCs, one test for each requirement, in virtual time.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod allocate;
+mod auth;
+mod stun;
+mod wire;
+mod world;
