@@ -164,26 +164,34 @@ impl Allocation {
         if conflicts { Err(Conflict) } else { Ok(()) }
     }
 
-    /// Binds, or binds again, a pair that [`Allocation::check_channel`] found free.
+    /// Whether this channel would find room.
+    pub(super) fn check_room(
+        &self,
+        number: ChannelNumber,
+        now: Instant,
+        most: usize,
+    ) -> Result<(), Full> {
+        let others = |channel: &&ChannelBinding| channel.expires > now && channel.number != number;
+        let count = self.channels.iter().filter(others).count() + 1;
+        if exceeds(count, most) { Err(Full) } else { Ok(()) }
+    }
+
+    /// Binds, or binds again, a pair that [`Allocation::check_channel`] found free and
+    /// [`Allocation::check_room`] found room for.
     pub(super) fn bind_channel(
         &mut self,
         number: ChannelNumber,
         peer: PeerAddress,
         now: Instant,
         lifetime: Duration,
-        most: usize,
-    ) -> Result<Instant, Full> {
+    ) -> Instant {
         self.channels.retain(|channel| channel.expires > now);
         let expires = now + lifetime;
-        if let Some(channel) = self.channels.iter_mut().find(|channel| channel.number == number) {
-            channel.expires = expires;
-            return Ok(expires);
+        match self.channels.iter_mut().find(|channel| channel.number == number) {
+            Some(channel) => channel.expires = expires,
+            None => self.channels.push(ChannelBinding { number, peer, expires }),
         }
-        if exceeds(self.channels.len() + 1, most) {
-            return Err(Full);
-        }
-        self.channels.push(ChannelBinding { number, peer, expires });
-        Ok(expires)
+        expires
     }
 
     /// The peer a live channel leads to.
