@@ -315,6 +315,11 @@ impl Allocations {
         self.slots.get_mut(id)
     }
 
+    /// For the data path: expired is gone, however late the timer that removes it.
+    pub(super) fn live_mut(&mut self, id: AllocationId, now: Instant) -> Option<&mut Allocation> {
+        self.slots.get_mut(id).filter(|allocation| allocation.expires > now)
+    }
+
     pub(super) fn id_of_client(&self, client: &FiveTuple) -> Option<AllocationId> {
         self.by_client.get(client).copied()
     }
