@@ -3,6 +3,10 @@
 
 mod allocate;
 mod auth;
+mod channels;
+mod permissions;
+mod refresh;
+mod send_data;
 mod stun;
 mod wire;
 mod world;
