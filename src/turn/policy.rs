@@ -181,9 +181,13 @@ impl Policy {
         self.host.endpoints.iter().any(|endpoint| {
             endpoint.port() == address.port()
                 && (endpoint.ip() == address.ip()
-                    || endpoint.ip().is_unspecified()
-                        && self.host.addresses.contains(&address.ip()))
+                    || endpoint.ip().is_unspecified() && self.is_own(address.ip()))
         })
+    }
+
+    /// All of 127.0.0.0/8 is this machine, though only one address of it is configured.
+    fn is_own(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.host.addresses.contains(&ip)
     }
 
     /// Whether `address` could be one of our own relayed addresses.
