@@ -134,13 +134,15 @@ impl Allocation {
         let before = self.permissions.len();
         let expires = now + lifetime;
         for &ip in ips {
-            if !self.permissions.iter().any(|permission| permission.ip == ip) {
-                self.permissions.push(Permission { ip, expires });
+            if self.permissions.iter().any(|permission| permission.ip == ip) {
+                continue;
             }
-        }
-        if exceeds(self.permissions.len(), most) {
-            self.permissions.truncate(before);
-            return Err(Full);
+            // At once: a datagram holds thousands of addresses, each compared with all of these.
+            if exceeds(self.permissions.len() + 1, most) {
+                self.permissions.truncate(before);
+                return Err(Full);
+            }
+            self.permissions.push(Permission { ip, expires });
         }
         for permission in &mut self.permissions {
             if ips.contains(&permission.ip) {
