@@ -259,4 +259,4 @@ fn embedded_ipv4(ip: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
