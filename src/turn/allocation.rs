@@ -134,13 +134,15 @@ impl Allocation {
         let before = self.permissions.len();
         let expires = now + lifetime;
         for &ip in ips {
-            if !self.permissions.iter().any(|permission| permission.ip == ip) {
-                self.permissions.push(Permission { ip, expires });
+            if self.permissions.iter().any(|permission| permission.ip == ip) {
+                continue;
             }
-        }
-        if exceeds(self.permissions.len(), most) {
-            self.permissions.truncate(before);
-            return Err(Full);
+            // At once: a datagram holds thousands of addresses, each compared with all of these.
+            if exceeds(self.permissions.len() + 1, most) {
+                self.permissions.truncate(before);
+                return Err(Full);
+            }
+            self.permissions.push(Permission { ip, expires });
         }
         for permission in &mut self.permissions {
             if ips.contains(&permission.ip) {
@@ -164,26 +166,34 @@ impl Allocation {
         if conflicts { Err(Conflict) } else { Ok(()) }
     }
 
-    /// Binds, or binds again, a pair that [`Allocation::check_channel`] found free.
+    /// Whether this channel would find room.
+    pub(super) fn check_room(
+        &self,
+        number: ChannelNumber,
+        now: Instant,
+        most: usize,
+    ) -> Result<(), Full> {
+        let others = |channel: &&ChannelBinding| channel.expires > now && channel.number != number;
+        let count = self.channels.iter().filter(others).count() + 1;
+        if exceeds(count, most) { Err(Full) } else { Ok(()) }
+    }
+
+    /// Binds, or binds again, a pair that [`Allocation::check_channel`] found free and
+    /// [`Allocation::check_room`] found room for.
     pub(super) fn bind_channel(
         &mut self,
         number: ChannelNumber,
         peer: PeerAddress,
         now: Instant,
         lifetime: Duration,
-        most: usize,
-    ) -> Result<Instant, Full> {
+    ) -> Instant {
         self.channels.retain(|channel| channel.expires > now);
         let expires = now + lifetime;
-        if let Some(channel) = self.channels.iter_mut().find(|channel| channel.number == number) {
-            channel.expires = expires;
-            return Ok(expires);
+        match self.channels.iter_mut().find(|channel| channel.number == number) {
+            Some(channel) => channel.expires = expires,
+            None => self.channels.push(ChannelBinding { number, peer, expires }),
         }
-        if exceeds(self.channels.len() + 1, most) {
-            return Err(Full);
-        }
-        self.channels.push(ChannelBinding { number, peer, expires });
-        Ok(expires)
+        expires
     }
 
     /// The peer a live channel leads to.
@@ -305,6 +315,11 @@ impl Allocations {
 
     pub(super) fn get_mut(&mut self, id: AllocationId) -> Option<&mut Allocation> {
         self.slots.get_mut(id)
+    }
+
+    /// For the data path: expired is gone, however late the timer that removes it.
+    pub(super) fn live_mut(&mut self, id: AllocationId, now: Instant) -> Option<&mut Allocation> {
+        self.slots.get_mut(id).filter(|allocation| allocation.expires > now)
     }
 
     pub(super) fn id_of_client(&self, client: &FiveTuple) -> Option<AllocationId> {

@@ -99,14 +99,14 @@ const DENIED_IPV6: [Ipv6Net; 14] = [
     v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
 ];
 
-/// IPv6 addresses that are IPv4 in disguise, or tunnels to it. RFC 8656 §21.4 forbids Teredo and
-/// 6to4; the others have no business on the wire. No `allow` opens them.
-const NEVER_IPV6: [Ipv6Net; 4] = [
-    v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96),
-    v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96),
-    v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32),
-    v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16),
-];
+/// IPv6 addresses that are IPv4 in disguise, mapped or translated, and have no business on the
+/// wire. No `allow` opens them, nor the tunnels.
+const NEVER_IPV6: [Ipv6Net; 2] =
+    [v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96), v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96)];
+
+/// Teredo and 6to4.
+const TUNNELS_IPV6: [Ipv6Net; 2] =
+    [v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32), v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16)];
 
 const fn v4(octets: [u8; 4], length: u8) -> Ipv4Net {
     let [a, b, c, d] = octets;
@@ -179,9 +179,13 @@ impl Policy {
         self.host.endpoints.iter().any(|endpoint| {
             endpoint.port() == address.port()
                 && (endpoint.ip() == address.ip()
-                    || endpoint.ip().is_unspecified()
-                        && self.host.addresses.contains(&address.ip()))
+                    || endpoint.ip().is_unspecified() && self.is_own(address.ip()))
         })
+    }
+
+    /// All of 127.0.0.0/8 is this machine, though only one address of it is configured.
+    fn is_own(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.host.addresses.contains(&ip)
     }
 
     /// Whether `address` could be one of our own relayed addresses.
@@ -214,13 +218,18 @@ fn is_denied(ip: IpAddr) -> bool {
 
 /// Addresses no datagram can sensibly go to, whatever the operator allows.
 fn is_never_a_peer(ip: IpAddr) -> bool {
-    if ip.is_unspecified() || ip.is_multicast() {
+    if ip.is_unspecified() || ip.is_multicast() || is_tunnelled(ip) {
         return true;
     }
     match ip {
         IpAddr::V4(ip) => ip.is_broadcast(),
         IpAddr::V6(ip) => NEVER_IPV6.iter().any(|net| net.contains(&ip)) || is_ipv4_compatible(ip),
     }
+}
+
+/// Teredo and 6to4: tunnels that a TURN server must not be one end of (RFC 8656 §21.4).
+pub(super) fn is_tunnelled(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if TUNNELS_IPV6.iter().any(|net| net.contains(&ip)))
 }
 
 /// `::a.b.c.d`, deprecated by RFC 4291 §2.5.5.1; `::1` is loopback and not one of them.
@@ -248,4 +257,4 @@ fn embedded_ipv4(ip: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

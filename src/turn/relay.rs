@@ -26,7 +26,8 @@ impl Server {
         let ChannelData { number, data } =
             ChannelData::parse(packet).map_err(|_| DropReason::Malformed)?;
         let id = self.allocations.id_of_client(from).ok_or(DropReason::NoAllocation)?;
-        let allocation = self.allocations.get_mut(id).ok_or(DropReason::NoAllocation)?;
+        let allocation =
+            self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
         let peer = allocation.peer_of(number, now.instant).ok_or(DropReason::ChannelUnbound)?;
         allocation.admit_to_peer(peer.address().ip(), data.len(), now.instant)?;
         self.stats.relay(Direction::ToPeer, from.transport, data.len());
@@ -42,7 +43,8 @@ impl Server {
         length: usize,
         now: Now,
     ) -> Result<Verdict, DropReason> {
-        let allocation = self.allocations.get_mut(on).ok_or(DropReason::NoAllocation)?;
+        let allocation =
+            self.allocations.live_mut(on, now.instant).ok_or(DropReason::NoAllocation)?;
         let channel = allocation.channel_of(from, now.instant);
         let overhead = match channel {
             Some(_) => channel::HEADER_LEN,

@@ -257,6 +257,8 @@ impl Server {
         answer: &Answer,
         reply: &mut Vec<u8>,
     ) -> Result<Verdict, Reject> {
+        // The timer may be late, and what has expired must not be refreshed.
+        self.handle_timeout(request.now);
         check_attributes(&request.message)?;
         match method {
             RequestMethod::Allocate => match self.allocate(request)? {

@@ -19,6 +19,7 @@ use crate::turn::allocation::{Allocation, AllocationId, FiveTuple, RelayedAddres
 use crate::turn::auth::User;
 use crate::turn::event::Event;
 use crate::turn::limits::Meter;
+use crate::turn::policy;
 use crate::turn::server::{Answer, Server};
 
 /// An Allocate request that only lacks its relay socket.
@@ -109,15 +110,11 @@ impl Server {
     pub(in crate::turn) fn allocate(&mut self, request: &Request<'_>) -> Result<Outcome, Reject> {
         // (2), with the retransmissions of the note at its end
         let id = request.message.transaction_id();
-        if let Some(existing) = self.allocations.id_of_client(&request.from) {
-            let allocation = self.allocations.get(existing).ok_or(Code::ServerError)?;
-            let repeated =
-                allocation.transaction_id == id && allocation.username == request.user.name;
-            return if repeated {
-                Ok(Outcome::Repeated(existing))
-            } else {
-                Err(Reject::Code(Code::AllocationMismatch))
-            };
+        if let Some(existing) = self.existing_allocation(&request.from, id, &request.user)? {
+            return Ok(Outcome::Repeated(existing));
+        }
+        if policy::is_tunnelled(request.from.client.ip()) {
+            return Err(Reject::Code(Code::Forbidden));
         }
         // (3)
         let transport = request.message.read::<RequestedTransport>()?.ok_or(Code::BadRequest)?;
@@ -137,6 +134,23 @@ impl Server {
             even_port,
             lifetime,
         }))
+    }
+
+    /// The allocation that the request, a retransmission, has made already; 437 where another
+    /// request made it.
+    fn existing_allocation(
+        &self,
+        from: &FiveTuple,
+        id: TransactionId,
+        user: &User,
+    ) -> Result<Option<AllocationId>, Reject> {
+        let Some(existing) = self.allocations.id_of_client(from) else { return Ok(None) };
+        let allocation = self.allocations.get(existing).ok_or(Code::ServerError)?;
+        if allocation.transaction_id == id && allocation.username == user.name {
+            Ok(Some(existing))
+        } else {
+            Err(Reject::Code(Code::AllocationMismatch))
+        }
     }
 
     /// Steps (5) and (8): whether the port must be even. Ports are not reserved here, so every
@@ -180,7 +194,8 @@ impl Server {
     }
 
     /// Takes back a [`PendingAllocation`] with the socket bound, or with the reason why not, and
-    /// writes the response. Returns the allocation, where there is one now.
+    /// writes the response. Returns the new allocation; where there is none, the driver gives the
+    /// socket back.
     pub fn allocated(
         &mut self,
         pending: PendingAllocation,
@@ -198,6 +213,20 @@ impl Server {
             signer: Some(user.signer),
             now,
         };
+        self.handle_timeout(now);
+        // While the driver was binding, the client may have repeated itself, or asked anew, and
+        // have its allocation by now. A second one would leave the first without its client.
+        match self.existing_allocation(&from, transaction_id, &user) {
+            Ok(None) => {}
+            Ok(Some(existing)) => {
+                self.confirm_allocation(&answer, existing, reply);
+                return None;
+            }
+            Err(reject) => {
+                self.refuse(&answer, &reject, reply);
+                return None;
+            }
+        }
         let Allocated { relayed, meter } = match result {
             Ok(allocated) => allocated,
             Err(error) => {

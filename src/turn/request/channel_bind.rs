@@ -22,7 +22,10 @@ impl Server {
         }
         let peer = self.policy.admit(peer, Port::Exact)?;
         let limits = &self.config.limits;
-        // The permission first: where the channel then finds no room, the client has lost nothing.
+        // Room for both before either is there: a request that is refused changes nothing.
+        allocation
+            .check_room(number, now, limits.channels_per_allocation)
+            .map_err(|_| Code::InsufficientCapacity)?;
         allocation
             .permit(
                 &[peer.address().ip()],
@@ -31,15 +34,7 @@ impl Server {
                 limits.permissions_per_allocation,
             )
             .map_err(|_| Code::InsufficientCapacity)?;
-        let expires = allocation
-            .bind_channel(
-                number,
-                peer,
-                now,
-                limits.channel_lifetime,
-                limits.channels_per_allocation,
-            )
-            .map_err(|_| Code::InsufficientCapacity)?;
+        let expires = allocation.bind_channel(number, peer, now, limits.channel_lifetime);
         self.events.push_back(Event::ChannelBound { id, number, peer, expires });
         Ok(())
     }

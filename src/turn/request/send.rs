@@ -27,7 +27,8 @@ impl Server {
         }
         let XorPeerAddress(peer) = message.read().ok().flatten().ok_or(malformed)?;
         let Data(data) = message.read().ok().flatten().ok_or(malformed)?;
-        let allocation = self.allocations.get_mut(id).ok_or(DropReason::NoAllocation)?;
+        let allocation =
+            self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
         let peer = self.policy.admit(peer, Port::Exact).map_err(|_| DropReason::PeerForbidden)?;
         allocation.admit_to_peer(peer.address().ip(), data.len(), now.instant)?;
         self.stats.relay(Direction::ToPeer, from.transport, data.len());

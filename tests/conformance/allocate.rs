@@ -1,0 +1,296 @@
+//! Allocate: RFC 8656 §6 and §7.2.
+
+use std::collections::BTreeSet;
+
+use hairpin::turn::{AllocateError, Verdict};
+
+use crate::wire::{self, ALLOCATE, Attr, Parsed, attr, family, raw, transport};
+use crate::world::{Client, RELAY_V4, RELAY_V6, World, allocated, ip};
+
+const HERE: &str = "198.51.100.1:4000";
+
+fn code(attributes: &[Attr]) -> u16 {
+    ask(attributes).code()
+}
+
+fn ask(attributes: &[Attr]) -> Parsed {
+    let mut world = World::new();
+    let reply = Client::at(HERE).ask(&mut world, ALLOCATE, attributes);
+    assert_eq!(world.server.allocations(), usize::from(reply.is_success()));
+    reply
+}
+
+/// 8656-§7.2-14
+#[test]
+fn allocate_success_has_relayed_address_lifetime_and_mapped_address() {
+    let reply = ask(&[transport(17)]);
+    assert_eq!(reply.count(attr::XRA), 1);
+    assert_eq!(reply.address(attr::XRA).ip(), ip(RELAY_V4));
+    assert_eq!(reply.lifetime(), 600);
+    assert_eq!(reply.address(attr::XMA), HERE.parse().unwrap());
+    assert!(!reply.has(attr::TOKEN));
+}
+
+/// 8656-§6-1, 8656-§7.2-12
+#[test]
+fn relayed_addresses_are_distinct_and_in_the_range() {
+    let mut world = World::new();
+    let mut seen = BTreeSet::new();
+    for port in 1000..1300 {
+        let relay = Client::at(&format!("198.51.100.1:{port}")).allocate(&mut world);
+        assert!(relay.port() >= 49152);
+        assert!(seen.insert(relay));
+    }
+}
+
+/// 8656-§7.2-2, abuse case 49
+#[test]
+fn second_allocate_on_a_five_tuple_is_437() {
+    let (mut world, mut client, _) = allocated();
+    assert_eq!(client.code(&mut world, ALLOCATE, &[transport(17)]), 437);
+    assert_eq!(client.code(&mut world, ALLOCATE, &[]), 437, "(2) comes before (3)");
+    assert_eq!(world.server.allocations(), 1);
+    assert!(client.refresh(&mut world, 600).is_success());
+}
+
+/// 8656-§7.2-2: the transaction id of another user's request proves nothing
+#[test]
+fn retransmission_by_another_user_is_437() {
+    let mut world = World::new();
+    let mut alice = Client::at(HERE);
+    alice.allocate(&mut world);
+    let mut bob = Client::bob(HERE);
+    bob.greet(&mut world);
+    assert_eq!(bob.code(&mut world, ALLOCATE, &[transport(17)]), 437);
+}
+
+/// 8656-§7.2-3a, abuse case 27
+#[test]
+fn allocate_without_requested_transport_is_400() {
+    assert_eq!(code(&[]), 400);
+    for length in [0, 1, 2, 3, 5, 8] {
+        assert_eq!(code(&[raw(attr::TRANSPORT, &vec![17; length])]), 400, "{length} bytes");
+    }
+}
+
+/// 8656-§7.2-3b; 6 until RFC 6062 is there
+#[test]
+fn every_transport_but_udp_is_442() {
+    for protocol in (0..=255).filter(|&protocol| protocol != 17) {
+        assert_eq!(code(&[transport(protocol)]), 442, "{protocol}");
+    }
+}
+
+/// 8656-§7.2-4
+#[test]
+fn dont_fragment_is_420() {
+    let reply = ask(&[transport(17), raw(attr::DONT_FRAGMENT, b"")]);
+    assert_eq!((reply.code(), reply.unknown()), (420, vec![attr::DONT_FRAGMENT]));
+    assert_eq!(code(&[transport(17), raw(attr::DONT_FRAGMENT, &[0; 4])]), 420);
+}
+
+/// 8656-§7.2-5a
+#[test]
+fn reservation_token_with_even_port_or_a_family_is_400() {
+    let token = raw(attr::TOKEN, &[1; 8]);
+    let clashes = [raw(attr::EVEN_PORT, &[0]), family(1), family(2), raw(attr::AAF, &[2, 0, 0, 0])];
+    for clash in clashes {
+        assert_eq!(code(&[transport(17), token.clone(), clash.clone()]), 400, "{clash:?}");
+    }
+}
+
+/// 8656-§7.2-5b, abuse case 28
+#[test]
+fn unknown_reservation_token_is_508_and_a_malformed_one_400() {
+    assert_eq!(code(&[transport(17), raw(attr::TOKEN, &[1; 8])]), 508);
+    for length in [0, 4, 7, 9, 12] {
+        assert_eq!(code(&[transport(17), raw(attr::TOKEN, &vec![1; length])]), 400);
+    }
+}
+
+/// 8656-§7.2-6
+#[test]
+fn both_address_family_attributes_are_400() {
+    assert_eq!(code(&[transport(17), family(1), raw(attr::AAF, &[2, 0, 0, 0])]), 400);
+    assert_eq!(code(&[transport(17), family(2), raw(attr::AAF, &[1, 0, 0, 0])]), 400);
+}
+
+/// 8656-§7.2-7
+#[test]
+fn requested_address_family_decides_the_relayed_address() {
+    for (byte, relay) in [(1, RELAY_V4), (2, RELAY_V6)] {
+        let reply = ask(&[transport(17), family(byte)]);
+        assert_eq!(reply.address(attr::XRA).ip(), ip(relay));
+    }
+}
+
+/// 8656-§7.2-7
+#[test]
+fn family_that_does_not_exist_is_440() {
+    for byte in [0, 3, 4, 6, 255] {
+        assert_eq!(code(&[transport(17), family(byte)]), 440, "{byte}");
+    }
+}
+
+/// 8656-§7.2-7
+#[test]
+fn family_that_the_server_does_not_relay_is_440() {
+    for (only, present, absent) in [(RELAY_V4, 1, 2), (RELAY_V6, 2, 1)] {
+        let mut world = World::with(|setup| setup.host.relay_addresses = vec![ip(only)]);
+        let mut client = Client::at(HERE);
+        assert_eq!(client.code(&mut world, ALLOCATE, &[transport(17), family(absent)]), 440);
+        if present == 2 {
+            assert_eq!(client.code(&mut world, ALLOCATE, &[transport(17)]), 440, "IPv4 is implied");
+        }
+        assert_eq!(client.code(&mut world, ALLOCATE, &[transport(17), family(present)]), 0);
+    }
+}
+
+/// 8656-§7.2-8a
+#[test]
+fn even_port_with_reservation_and_an_additional_family_is_400() {
+    let both = [transport(17), raw(attr::EVEN_PORT, &[0x80]), raw(attr::AAF, &[2, 0, 0, 0])];
+    assert_eq!(code(&both), 400);
+}
+
+/// 8656-§7.2-8, until ports are reserved; abuse case 25
+#[test]
+fn even_port_is_508_and_a_malformed_one_400() {
+    for byte in [0x00, 0x80] {
+        assert_eq!(code(&[transport(17), raw(attr::EVEN_PORT, &[byte])]), 508);
+    }
+    for length in [0, 2, 4] {
+        assert_eq!(code(&[transport(17), raw(attr::EVEN_PORT, &vec![0; length])]), 400);
+    }
+}
+
+/// 8656-§7.2-9, until dual allocations are there: an optional attribute that is not understood
+#[test]
+fn additional_address_family_alone_is_ignored() {
+    let reply = ask(&[transport(17), raw(attr::AAF, &[2, 0, 0, 0])]);
+    assert_eq!((reply.code(), reply.count(attr::XRA)), (0, 1));
+}
+
+/// 8656-§7.2-10: counted for the user, wherever it comes from
+#[test]
+fn quota_is_486_for_the_user_and_not_for_the_address() {
+    let mut world = World::with(|setup| setup.quota = 3);
+    for host in 1..=3 {
+        Client::at(&format!("198.51.100.{host}:4000")).allocate(&mut world);
+    }
+    for host in 4..=6 {
+        let mut client = Client::at(&format!("198.51.100.{host}:4000"));
+        assert_eq!(client.code(&mut world, ALLOCATE, &[transport(17)]), 486);
+    }
+    Client::bob("198.51.100.4:4000").allocate(&mut world);
+}
+
+/// Abuse case 64
+#[test]
+fn quota_recovers_when_vanished_clients_expire() {
+    let mut world = World::with(|setup| setup.quota = 1);
+    Client::at(HERE).allocate(&mut world);
+    let mut second = Client::at("198.51.100.2:4000");
+    world.pass_secs(599);
+    assert_eq!(second.code(&mut world, ALLOCATE, &[transport(17)]), 486);
+    world.pass_secs(1);
+    second.allocate(&mut world);
+}
+
+/// 8656-§7.2-13
+#[test]
+fn lifetime_is_between_default_and_maximum() {
+    assert_eq!(ask(&[transport(17)]).lifetime(), 600);
+    let asked = [(0, 600), (1, 600), (600, 600), (1200, 1200), (3600, 3600), (3601, 3600)];
+    for (asked, granted) in asked.into_iter().chain([(86_400, 3600), (u32::MAX, 3600)]) {
+        assert_eq!(ask(&[transport(17), wire::lifetime(asked)]).lifetime(), granted, "{asked}");
+    }
+}
+
+/// Abuse case 24
+#[test]
+fn lifetime_of_wrong_length_is_400() {
+    for length in [0, 2, 3, 5, 8] {
+        assert_eq!(code(&[transport(17), raw(attr::LIFETIME, &vec![1; length])]), 400);
+    }
+}
+
+/// 8656-§7.2-15
+#[test]
+fn exhausted_ports_are_508_until_one_is_free() {
+    let mut world = World::with(|setup| setup.host.relay_ports = 50_000..=50_009);
+    let mut clients: Vec<Client> =
+        (1000..1010).map(|port| Client::at(&format!("198.51.100.1:{port}"))).collect();
+    for client in &mut clients {
+        client.allocate(&mut world);
+    }
+    let mut late = Client::at("198.51.100.1:2000");
+    assert_eq!(late.code(&mut world, ALLOCATE, &[transport(17)]), 508);
+    clients[3].refresh(&mut world, 0);
+    late.allocate(&mut world);
+}
+
+/// A failed bind leaves nothing behind.
+#[test]
+fn failed_bind_leaves_no_state() {
+    for (failure, code) in [(AllocateError::NoCapacity, 508), (AllocateError::QuotaReached, 486)] {
+        let mut world = World::new();
+        world.failures.push_back(failure);
+        let mut client = Client::at(HERE);
+        assert_eq!(client.code(&mut world, ALLOCATE, &[transport(17)]), code);
+        assert_eq!((world.server.allocations(), world.events.len()), (0, 0));
+        client.allocate(&mut world);
+    }
+}
+
+/// 8656-§21.4-1
+#[test]
+fn allocate_from_teredo_or_6to4_is_403() {
+    for source in ["[2001:0:53aa:64c::1]:4000", "[2002:c633:6401::1]:4000"] {
+        let mut world = World::new();
+        let mut client = Client::at(source);
+        assert_eq!(client.code(&mut world, ALLOCATE, &[transport(17)]), 403, "{source}");
+        assert_eq!(world.server.allocations(), 0);
+    }
+}
+
+/// 8656-§5-4, §14: a client may be IPv6 where the relay is IPv4
+#[test]
+fn client_of_another_family_than_the_relay_is_served() {
+    let mut world = World::new();
+    let mut client = Client::at("[2a00:1450::1]:4000");
+    let relay = client.allocate(&mut world);
+    assert_eq!(relay.ip(), ip(RELAY_V4));
+    assert_eq!(client.permit(&mut world, &["8.8.8.8:1"]), 0);
+}
+
+/// The driver may take its time to bind, and the client repeat itself meanwhile.
+#[test]
+fn allocates_that_cross_while_binding_make_one_allocation() {
+    let mut world = World::new();
+    let mut client = Client::at(HERE);
+    client.greet(&mut world);
+    let first = client.request(ALLOCATE, &[transport(17)]);
+    let other = client.request(ALLOCATE, &[transport(17)]);
+    let codes = world.deliver_slowly(client.five, &[&first, &first, &other]);
+    assert_eq!(codes, [0, 0, 437]);
+    assert_eq!(world.server.allocations(), 1);
+    assert!(client.refresh(&mut world, 0).is_success());
+    assert_eq!(world.server.allocations(), 0);
+    assert_eq!(world.server.poll_timeout(), None);
+}
+
+/// Whoever drops a pending allocation leaves nothing behind.
+#[test]
+fn dropped_pending_allocation_leaves_no_state() {
+    let mut world = World::new();
+    let mut client = Client::at(HERE);
+    client.greet(&mut world);
+    let request = client.request(ALLOCATE, &[transport(17)]);
+    let mut reply = Vec::new();
+    let verdict = world.server.handle_client(client.five, &request, world.now, &mut reply);
+    assert!(matches!(verdict, Verdict::Bind(_)) && reply.is_empty());
+    drop(verdict);
+    assert_eq!(world.server.allocations(), 0);
+    assert!(world.deliver(client.five, &request).reply().is_success());
+}

@@ -1,0 +1,16 @@
+//! The protocol core against the RFCs, one test for each requirement, in virtual time.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod abuse;
+mod allocate;
+mod amplification;
+mod auth;
+mod channels;
+mod limits;
+mod permissions;
+mod policy;
+mod refresh;
+mod send_data;
+mod stun;
+mod wire;
+mod world;
