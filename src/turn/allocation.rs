@@ -142,7 +142,7 @@ impl Allocation {
                 self.permissions.truncate(before);
                 return Err(Full);
             }
-            self.permissions.push(Permission { ip, expires });
+            push(&mut self.permissions, Permission { ip, expires });
         }
         for permission in &mut self.permissions {
             if ips.contains(&permission.ip) {
@@ -191,7 +191,7 @@ impl Allocation {
         let expires = now + lifetime;
         match self.channels.iter_mut().find(|channel| channel.number == number) {
             Some(channel) => channel.expires = expires,
-            None => self.channels.push(ChannelBinding { number, peer, expires }),
+            None => push(&mut self.channels, ChannelBinding { number, peer, expires }),
         }
         expires
     }
@@ -254,6 +254,15 @@ impl fmt::Debug for Allocation {
             .field("relayed", &self.relayed)
             .finish_non_exhaustive()
     }
+}
+
+/// Grows from one element by doubling, where a `Vec` starts with four: nearly all allocations have
+/// one peer, and there may be very many allocations.
+fn push<T>(list: &mut Vec<T>, element: T) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len().max(1));
+    }
+    list.push(element);
 }
 
 /// `most` of 0 is no limit.

@@ -153,12 +153,20 @@ fn even_port_with_reservation_and_an_additional_family_is_400() {
     assert_eq!(code(&both), 400);
 }
 
-/// 8656-§7.2-8, until ports are reserved; abuse case 25
+/// 8656-§7.2-8b
 #[test]
-fn even_port_is_508_and_a_malformed_one_400() {
-    for byte in [0x00, 0x80] {
-        assert_eq!(code(&[transport(17), raw(attr::EVEN_PORT, &[byte])]), 508);
+fn even_port_without_reservation_is_an_even_port_and_no_token() {
+    for _ in 0..20 {
+        let reply = ask(&[transport(17), raw(attr::EVEN_PORT, &[0])]);
+        assert_eq!((reply.code(), reply.count(attr::TOKEN)), (0, 0));
+        assert_eq!(reply.address(attr::XRA).port() % 2, 0);
     }
+}
+
+/// 8656-§7.2-8a, until ports are reserved; abuse case 25
+#[test]
+fn even_port_with_reservation_is_508_and_a_malformed_one_400() {
+    assert_eq!(code(&[transport(17), raw(attr::EVEN_PORT, &[0x80])]), 508);
     for length in [0, 2, 4] {
         assert_eq!(code(&[transport(17), raw(attr::EVEN_PORT, &vec![0; length])]), 400);
     }

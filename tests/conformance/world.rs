@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use hairpin::turn::{
-    AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Now, RelayedAddress,
-    Server, Transport, Verdict, auth, limits, policy, server,
+    AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Now, PendingAllocation,
+    RelayedAddress, Server, Transport, Verdict, auth, limits, policy, server,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -188,9 +188,9 @@ impl World {
             }
             Verdict::ToClient { .. } => panic!("a client's packet goes to no client"),
             Verdict::Bind(pending) => {
-                let (user, family) = (pending.account().to_owned(), pending.family());
+                let user = pending.account().to_owned();
                 assert_eq!(pending.client(), from);
-                let result = self.bind(&user, family == hairpin::stun::AddressFamily::Ipv4);
+                let result = self.bind(&pending);
                 let relayed = result.as_ref().map(|allocated| allocated.relayed.0).ok();
                 let id = self.server.allocated(pending, result, self.now, &mut reply);
                 assert_eq!(id.is_some(), relayed.is_some());
@@ -222,7 +222,7 @@ impl World {
         let mut codes = Vec::new();
         for (allocation, packet) in pending.into_iter().zip(packets) {
             let user = allocation.account().to_owned();
-            let bound = self.bind(&user, true);
+            let bound = self.bind(&allocation);
             let relayed = bound.as_ref().map(|allocated| allocated.relayed.0).unwrap();
             let mut reply = Vec::new();
             let id = self.server.allocated(allocation, bound, self.now, &mut reply);
@@ -268,11 +268,12 @@ impl World {
         (address, relay)
     }
 
-    fn bind(&mut self, user: &str, v4: bool) -> Result<Allocated, AllocateError> {
+    fn bind(&mut self, pending: &PendingAllocation) -> Result<Allocated, AllocateError> {
+        let v4 = pending.family() == hairpin::stun::AddressFamily::Ipv4;
         if let Some(failure) = self.failures.pop_front() {
             return Err(failure);
         }
-        let held = self.relays.values().filter(|relay| relay.user == user).count();
+        let held = self.relays.values().filter(|relay| relay.user == pending.account()).count();
         if self.quota != 0 && held >= self.quota {
             return Err(AllocateError::QuotaReached);
         }
@@ -280,6 +281,7 @@ impl World {
         let (low, high) = (*self.host.relay_ports.start(), *self.host.relay_ports.end());
         let free: Vec<SocketAddr> = (low..=high)
             .map(|port| SocketAddr::new(ip, port))
+            .filter(|address| !pending.wants_even_port() || address.port() % 2 == 0)
             .filter(|address| !self.relays.contains_key(address))
             .collect();
         if free.is_empty() {
