@@ -11,11 +11,12 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use tokio::sync::oneshot;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::http::{self, Inspect, Inspection, PortCounts, Snapshot};
 use crate::net::{BindError, Net};
+use crate::turn::policy;
 
 /// How often the supervisor looks whether all threads are alive.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -104,6 +105,23 @@ impl Running {
         self.state.net.is_alive() && !self.http.is_finished()
     }
 
+    /// Tells the log where the server is to be found, and by whom.
+    fn announce(&self) {
+        for address in &self.addresses.listen {
+            info!(%address, "listening (udp)");
+        }
+        for address in &self.addresses.http {
+            info!(%address, "listening (http)");
+        }
+        for address in self.state.net.relaying() {
+            info!(%address, "relaying (udp)");
+            if policy::is_special_purpose(address) && !address.is_loopback() {
+                warn!(%address, "peers on the Internet cannot reach relayed addresses like this \
+                    one; on a machine with several addresses, set relay.addresses");
+            }
+        }
+    }
+
     /// Says it is no longer ready, ends all allocations, and waits for every thread.
     pub fn stop(self) {
         self.state.ready.store(false, Ordering::Relaxed);
@@ -127,12 +145,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error>
         // Before the server starts: a signal that comes early must not kill it half way.
         let mut signals = Signals::listen().map_err(Error::Signals)?;
         let running = Running::start(config)?;
-        for address in &running.addresses.listen {
-            info!(%address, "listening (udp)");
-        }
-        for address in &running.addresses.http {
-            info!(%address, "listening (http)");
-        }
+        running.announce();
         ready(&running.addresses);
         let outcome = tokio::select! {
             name = signals.next() => {

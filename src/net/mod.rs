@@ -129,6 +129,11 @@ impl Net {
         &self.listening
     }
 
+    /// Where relayed addresses are allocated.
+    pub fn relaying(&self) -> impl Iterator<Item = IpAddr> {
+        self.pools.iter().map(|pool| pool.address())
+    }
+
     /// A copy of each shard's counters; `None` when a shard does not answer in time.
     pub async fn stats(&self) -> Option<Vec<Stats>> {
         let mut all = Vec::with_capacity(self.shards.len());

@@ -205,6 +205,13 @@ impl Policy {
     }
 }
 
+/// Whether `ip` lies in one of the special-purpose networks that are no peers by default, and that
+/// peers elsewhere cannot reach either.
+#[must_use]
+pub fn is_special_purpose(ip: IpAddr) -> bool {
+    is_never_a_peer(ip) || is_denied(ip)
+}
+
 fn contains(nets: &[IpNet], ip: IpAddr) -> bool {
     nets.iter().any(|net| net.contains(&ip))
 }
