@@ -58,7 +58,7 @@ fn as_text(config: &Config, origin: &Origin) -> String {
         "\
 configuration  {origin}: ok
 realm          {}
-listen         {} (UDP)
+listen         {} (UDP, TCP)
 threads        {threads}
 relay          ports {}-{} ({}), addresses: {relay_addresses}
 credentials    users: {}, shared secrets: {}
@@ -132,6 +132,7 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "max_lifetime_seconds": limits.max_lifetime.as_secs(),
             "permission_lifetime_seconds": limits.permission_lifetime.as_secs(),
             "channel_lifetime_seconds": limits.channel_lifetime.as_secs(),
+            "unauthenticated_idle_seconds": net.unauthenticated_idle.as_secs(),
         },
         "software": config.turn.software,
         "http": config.http.listen,
@@ -184,7 +185,7 @@ mod tests {
         let expected = "\
 configuration  built-in defaults: ok
 realm          localhost
-listen         127.0.0.1:3478 (UDP)
+listen         127.0.0.1:3478 (UDP, TCP)
 threads        one per core
 relay          ports 49152-65535 (16384), addresses: those of the listeners
 credentials    users: 1, shared secrets: 0

@@ -50,6 +50,7 @@ pub(super) fn config(
         allocations_per_user: file.limits.allocations_per_user.0 as usize,
         allocations: file.limits.allocations.0 as usize,
         user_bandwidth: file.limits.user_bandwidth.0,
+        unauthenticated_idle: file.limits.unauthenticated_idle.0,
     };
     let limits = turn::limits::Config {
         permissions_per_allocation: file.limits.permissions_per_allocation.0 as usize,

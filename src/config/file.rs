@@ -1,5 +1,7 @@
 //! The configuration file as it is written: every key, and every default.
 
+use std::time::Duration;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -65,6 +67,7 @@ pub(super) struct Limits {
     pub(super) max_lifetime: Lifetime,
     pub(super) permission_lifetime: Lifetime,
     pub(super) channel_lifetime: Lifetime,
+    pub(super) unauthenticated_idle: Lifetime,
 }
 
 #[derive(Clone, Default, Deserialize, PartialEq)]
@@ -141,6 +144,7 @@ impl Default for Limits {
             max_lifetime: Lifetime(core.max_lifetime),
             permission_lifetime: Lifetime(core.permission_lifetime),
             channel_lifetime: Lifetime(core.channel_lifetime),
+            unauthenticated_idle: Lifetime(Duration::from_secs(30)),
         }
     }
 }

@@ -12,6 +12,7 @@ mod post;
 pub mod quota;
 mod relay;
 mod shard;
+mod stream;
 pub mod sys;
 mod thread;
 mod udp;
@@ -37,7 +38,7 @@ const SHARD_DEADLINE: Duration = Duration::from_secs(2);
 /// Where to listen and relay, and the process-wide caps.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Each address: UDP. Port 0 takes any free port (tests).
+    /// Each address: UDP and TCP. Port 0 takes any free port (tests).
     pub listen: Vec<SocketAddr>,
     /// Shards; 0 is one per core.
     pub threads: usize,
@@ -49,6 +50,8 @@ pub struct Config {
     pub allocations_per_user: usize,
     /// Allocations in all; 0 is no limit.
     pub allocations: usize,
+    /// How long a connection without an allocation may be silent.
+    pub unauthenticated_idle: Duration,
     /// Bytes per second one user may relay, both directions together; 0 is no limit.
     pub user_bandwidth: u64,
 }
@@ -57,12 +60,13 @@ pub struct Config {
 #[derive(Debug)]
 pub struct BindError {
     address: SocketAddr,
+    transport: &'static str,
     error: io::Error,
 }
 
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot listen on {} (udp): {}", self.address, self.error)
+        write!(f, "cannot listen on {} ({}): {}", self.address, self.transport, self.error)
     }
 }
 
@@ -86,7 +90,9 @@ impl Net {
         endpoints: Vec<SocketAddr>,
     ) -> Result<Self, BindError> {
         for &address in &config.listen {
-            sys::probe(address).map_err(|error| BindError { address, error })?;
+            let failed = |transport| move |error| BindError { address, transport, error };
+            sys::probe(address).map_err(failed("udp"))?;
+            stream::probe(address).map_err(failed("tcp"))?;
         }
         let relay_addresses = relay_addresses(config);
         let pools: Arc<[_]> = relay_addresses
@@ -104,6 +110,11 @@ impl Net {
             allocations: config.allocations,
             user_bandwidth: config.user_bandwidth,
         });
+        let streams = stream::Settings {
+            unauthenticated_idle: config.unauthenticated_idle,
+            tls: None,
+            count: Arc::default(),
+        };
         let shared = Shared { pools: Arc::clone(&pools), quotas };
         let mut net = Self { shards: Vec::new(), listening: config.listen.clone(), pools };
         for (post, inbox) in post::open(shard_count(config.threads)) {
@@ -114,6 +125,7 @@ impl Net {
                 host: host.clone(),
                 seed: seed(),
                 shared: shared.clone(),
+                streams: streams.clone(),
                 post,
                 inbox,
             })?;

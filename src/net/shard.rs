@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use slotmap::SecondaryMap;
+use slotmap::{SecondaryMap, SlotMap};
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
@@ -20,6 +20,7 @@ use super::ports::{Parity, PortPool};
 use super::post::{Parcel, Post};
 use super::quota::{QuotaLease, Quotas};
 use super::relay::{self, RelaySocket};
+use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, Importance, split_frames};
 use super::sys::{Datagram, RecvBatch, Socket};
 use super::udp::{self, Listener};
 use crate::logging::escaped;
@@ -27,6 +28,9 @@ use crate::turn::{
     AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress,
     PendingAllocation, RelayedAddress, Server, Stats, Transport, Verdict,
 };
+
+/// What a connection is read into: the rest of a frame, and a good deal more.
+const STREAM_BUFFER: usize = FRAME_LEN_MAX + 64 * 1024;
 
 /// What all shards of the process share: control plane only.
 #[derive(Clone, Debug)]
@@ -44,12 +48,20 @@ pub(super) enum SocketKey {
     Relay(AllocationId),
 }
 
+/// How to reach a client.
+#[derive(Clone, Copy, Debug)]
+enum ClientPath {
+    /// From the very address it sent to.
+    Datagram(Route<SocketKey>),
+    /// Over its connection.
+    Stream(ConnectionId),
+}
+
 /// What an allocation holds outside of the core. Dropping it closes the socket and gives back
 /// port and quota.
 struct Leg {
     relay: Rc<RelaySocket>,
-    /// How to reach the client: from the very address it sent to.
-    client: Route<SocketKey>,
+    client: ClientPath,
     pump: AbortHandle,
     _quota: QuotaLease,
 }
@@ -63,6 +75,7 @@ impl Drop for Leg {
 /// See the module.
 pub(super) struct Shard {
     batch: RecvBatch,
+    stream_buffer: Box<[u8]>,
     work: Work,
 }
 
@@ -71,6 +84,9 @@ struct Work {
     server: Server,
     listeners: Vec<Rc<Listener>>,
     legs: SecondaryMap<AllocationId, Leg>,
+    connections: SlotMap<ConnectionId, Rc<Connection>>,
+    /// Connections with something to write in this turn.
+    pushed: Vec<ConnectionId>,
     egress: Egress<SocketKey>,
     reply: Vec<u8>,
     shared: Shared,
@@ -89,10 +105,13 @@ impl Shard {
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
                 batch: RecvBatch::new(),
+                stream_buffer: vec![0; STREAM_BUFFER].into(),
                 work: Work {
                     server,
                     listeners,
                     legs: SecondaryMap::new(),
+                    connections: SlotMap::with_key(),
+                    pushed: Vec::new(),
                     egress: Egress::new(),
                     reply: Vec::new(),
                     shared,
@@ -106,14 +125,14 @@ impl Shard {
 
     /// One turn of a socket that has something to read. Returns how many datagrams there were.
     pub(super) fn turn(&mut self, key: SocketKey) -> std::io::Result<usize> {
-        let Self { batch, work } = self;
+        let Self { batch, work, .. } = self;
         let Some(socket) = work.socket(key) else { return Ok(0) };
         let received = socket.recv(batch)?;
         let now = clock::now();
         for &datagram in batch.datagrams() {
             match key {
                 SocketKey::Listener(listener) => {
-                    work.handle_client(listener, datagram, batch.bytes(), now);
+                    work.handle_datagram(listener, datagram, batch.bytes(), now);
                 }
                 SocketKey::Relay(id) => {
                     work.handle_peer(id, datagram.from, datagram.range(), batch.bytes(), now);
@@ -123,6 +142,50 @@ impl Shard {
         work.flush(batch.bytes());
         work.handle_events();
         Ok(received)
+    }
+
+    /// Takes in a connection.
+    pub(super) fn connected(&mut self, connection: Rc<Connection>) -> ConnectionId {
+        self.work.connections.insert(connection)
+    }
+
+    /// Forgets a connection, and ends its allocation.
+    pub(super) fn disconnected(&mut self, id: ConnectionId) {
+        let Some(connection) = self.work.connections.remove(id) else { return };
+        self.work.server.client_gone(connection.five_tuple(), clock::now());
+        self.work.handle_events();
+    }
+
+    /// Whether the client of a connection has an allocation.
+    pub(super) fn is_allocated(&self, id: ConnectionId) -> bool {
+        let connection = self.work.connections.get(id);
+        connection.is_some_and(|client| self.work.server.has_allocation(&client.five_tuple()))
+    }
+
+    /// One turn of a connection that can be read, or written again.
+    pub(super) fn stream_turn(&mut self, id: ConnectionId) -> std::io::Result<Heard> {
+        let Self { stream_buffer, work, .. } = self;
+        let Some(connection) = work.connections.get(id).cloned() else { return Ok(Heard::End) };
+        connection.flush()?;
+        let Some(read) = connection.read(stream_buffer)? else { return Ok(Heard::Nothing) };
+        if read.is_empty() {
+            return Ok(Heard::End);
+        }
+        let bytes = &stream_buffer[read];
+        let (now, from) = (clock::now(), connection.five_tuple());
+        let mut heard = Heard::Nothing;
+        let rest = split_frames(bytes, |frame| {
+            heard = Heard::Messages;
+            work.handle_client(ClientPath::Stream(id), from, frame, bytes, now);
+        });
+        work.flush(bytes);
+        work.handle_events();
+        let rest = rest.map_err(|error| {
+            drop(work.server.drop(DropReason::Malformed));
+            std::io::Error::new(std::io::ErrorKind::InvalidData, error)
+        })?;
+        connection.keep(&bytes[rest..]);
+        Ok(heard)
     }
 
     /// One turn for what another shard's clients sent to clients of this one.
@@ -176,7 +239,7 @@ impl Work {
     }
 
     /// A datagram from a client, or from somebody who would like to be one.
-    fn handle_client(&mut self, listener: usize, datagram: Datagram, bytes: &[u8], now: Now) {
+    fn handle_datagram(&mut self, listener: usize, datagram: Datagram, bytes: &[u8], now: Now) {
         let Some(local) = self.listeners.get(listener).map(|own| own.address) else { return };
         let back =
             Route { socket: SocketKey::Listener(listener), to: datagram.from, from: datagram.to };
@@ -185,21 +248,47 @@ impl Work {
             client: datagram.from,
             server: SocketAddr::new(datagram.to.unwrap_or(local.ip()), local.port()),
         };
-        let place = datagram.range();
+        self.handle_client(ClientPath::Datagram(back), from, datagram.range(), bytes, now);
+    }
+
+    /// One message from a client, whichever way it came.
+    fn handle_client(
+        &mut self,
+        path: ClientPath,
+        from: FiveTuple,
+        place: Range<usize>,
+        bytes: &[u8],
+        now: Now,
+    ) {
         self.reply.clear();
         match self.server.handle_client(from, &bytes[place.clone()], now, &mut self.reply) {
             Verdict::Drop(_) => {}
-            Verdict::Reply => self.egress.push_owned(back, &self.reply),
+            Verdict::Reply => self.reply_to(path),
             Verdict::ToPeer { from, peer, payload } => {
                 let payload = place.start + payload.start..place.start + payload.end;
                 self.relay_to_peer(from, peer, payload, bytes, now);
             }
             Verdict::ToClient { to, header, padding } => {
-                self.relay_to_client(to, &header, place, padding);
+                self.relay_to_client(to, &header, place, padding, bytes);
             }
             Verdict::Bind(pending) => {
-                self.bind(pending, back, now);
-                self.egress.push_owned(back, &self.reply);
+                self.bind(pending, path, now);
+                self.reply_to(path);
+            }
+        }
+    }
+
+    fn reply_to(&mut self, path: ClientPath) {
+        match path {
+            ClientPath::Datagram(route) => self.egress.push_owned(route, &self.reply),
+            ClientPath::Stream(id) => {
+                let Some(connection) = self.connections.get(id) else { return };
+                let pushed = connection.push(&self.reply, &[], 0, Importance::Control);
+                if pushed.is_err() {
+                    // It does not even read responses; its next turn finds it closed.
+                    connection.give_up();
+                }
+                self.pushed.push(id);
             }
         }
     }
@@ -215,7 +304,7 @@ impl Work {
     ) {
         let verdict = self.server.handle_peer(id, from, &bytes[place.clone()], now);
         if let Verdict::ToClient { to, header, padding } = verdict {
-            self.relay_to_client(to, &header, place, padding);
+            self.relay_to_client(to, &header, place, padding, bytes);
         }
     }
 
@@ -250,13 +339,26 @@ impl Work {
         header: &Header,
         data: Range<usize>,
         padding: usize,
+        bytes: &[u8],
     ) {
         let Some(leg) = self.legs.get(to) else { return };
-        self.egress.push(leg.client, header.as_bytes(), data, padding);
+        match leg.client {
+            ClientPath::Datagram(route) => {
+                self.egress.push(route, header.as_bytes(), data, padding);
+            }
+            ClientPath::Stream(id) => {
+                let Some(connection) = self.connections.get(id) else { return };
+                let header = header.as_bytes();
+                match connection.push(header, &bytes[data], padding, Importance::Data) {
+                    Ok(()) => self.pushed.push(id),
+                    Err(_) => drop(self.server.drop(DropReason::StreamFull)),
+                }
+            }
+        }
     }
 
     /// Obtains what a new allocation needs; the server writes the response either way.
-    fn bind(&mut self, pending: PendingAllocation, client: Route<SocketKey>, now: Now) {
+    fn bind(&mut self, pending: PendingAllocation, client: ClientPath, now: Now) {
         let obtained = self.obtain(&pending, now);
         let (relay, quota) = match obtained {
             Ok(obtained) => obtained,
@@ -302,7 +404,13 @@ impl Work {
     }
 
     fn flush(&mut self, bytes: &[u8]) {
-        let Self { server, listeners, legs, egress, post, .. } = self;
+        let Self { server, listeners, legs, egress, post, connections, pushed, .. } = self;
+        for id in pushed.drain(..) {
+            // A connection that cannot be written to ends at its own next turn.
+            if let Some(Err(_)) = connections.get(id).map(|connection| connection.flush()) {
+                connections[id].give_up();
+            }
+        }
         egress.flush(
             bytes,
             |key| match key {

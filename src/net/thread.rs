@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -14,8 +15,9 @@ use tracing::error;
 
 use super::post::{Inbox, Post};
 use super::shard::{Shard, Shared};
+use super::stream::Speaks;
 use super::udp::{self, Listener};
-use super::{BindError, clock};
+use super::{BindError, clock, stream};
 use crate::turn::{self, Server, Stats, policy};
 
 /// Questions that may wait for a busy shard; askers beyond wait themselves.
@@ -30,6 +32,7 @@ pub(super) struct Start {
     pub(super) host: policy::Host,
     pub(super) seed: [u8; 32],
     pub(super) shared: Shared,
+    pub(super) streams: stream::Settings,
     pub(super) post: Post,
     pub(super) inbox: Inbox,
 }
@@ -78,7 +81,7 @@ pub(super) fn start(start: Start) -> Result<(Handle, Vec<SocketAddr>), BindError
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
     let (bound, binding) = std::sync::mpsc::channel();
     let first = start.listen.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
-    let failed = |error| BindError { address: first, error };
+    let failed = |error| BindError { address: first, transport: "udp", error };
     let thread = std::thread::Builder::new()
         .name(format!("shard-{}", start.post.own()))
         .spawn(move || run(start, inbox, &bound))
@@ -100,26 +103,33 @@ fn run(
         Ok(runtime) => runtime,
         Err(error) => {
             let address = start.listen.first().copied().unwrap_or_else(|| ([0; 4], 0).into());
-            let _ = bound.send(Err(BindError { address, error }));
+            let _ = bound.send(Err(BindError { address, transport: "udp", error }));
             return;
         }
     };
     runtime.block_on(async {
-        let listeners = match bind(&start.listen) {
-            Ok(listeners) => listeners,
+        let bindings =
+            bind(&start.listen).and_then(|listeners| Ok((bind_streams(&listeners)?, listeners)));
+        let (stream_listeners, listeners) = match bindings {
+            Ok(bindings) => bindings,
             Err(error) => {
                 let _ = bound.send(Err(error));
                 return;
             }
         };
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
-        let Start { core, mut host, seed, shared, post, inbox: mail, .. } = start;
+        let Start { core, mut host, seed, shared, streams, post, inbox: mail, .. } = start;
         host.endpoints.extend(&addresses);
         let server = Server::new(core, host, seed);
         let shard = Shard::new(server, listeners.clone(), shared, post);
         tokio::task::spawn_local(udp::pump_post(Rc::clone(&shard), mail));
         for (index, listener) in listeners.into_iter().enumerate() {
             tokio::task::spawn_local(udp::pump_listener(Rc::clone(&shard), index, listener));
+        }
+        for listener in stream_listeners {
+            let shard = Rc::clone(&shard);
+            let accepting = stream::accept(shard, listener, Speaks::Both, streams.clone());
+            tokio::task::spawn_local(accepting);
         }
         let _ = bound.send(Ok(addresses));
         serve(&shard, inbox).await;
@@ -132,7 +142,17 @@ fn bind(listen: &[SocketAddr]) -> Result<Vec<Rc<Listener>>, BindError> {
         .iter()
         .map(|&address| {
             let bound = Listener::bind(address).map(Rc::new);
-            bound.map_err(|error| BindError { address, error })
+            bound.map_err(|error| BindError { address, transport: "udp", error })
+        })
+        .collect()
+}
+
+fn bind_streams(listeners: &[Rc<Listener>]) -> Result<Vec<TcpListener>, BindError> {
+    listeners
+        .iter()
+        .map(|listener| {
+            let address = listener.address;
+            stream::bind(address).map_err(|error| BindError { address, transport: "tcp", error })
         })
         .collect()
 }

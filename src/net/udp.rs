@@ -75,7 +75,7 @@ fn turn(shard: &RefCell<Shard>, key: SocketKey) -> io::Result<usize> {
 }
 
 /// A panic while handling one packet is a bug, but it must not end other people's calls.
-fn guard<T>(
+pub(super) fn guard<T>(
     shard: &RefCell<Shard>,
     source: impl Debug,
     turn: impl FnOnce(&mut Shard) -> T,

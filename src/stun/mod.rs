@@ -9,6 +9,7 @@ pub mod attribute;
 pub mod builder;
 pub mod channel;
 pub mod error;
+pub mod framing;
 pub mod integrity;
 pub mod message;
 #[cfg(test)]

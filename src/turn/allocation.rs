@@ -20,6 +20,22 @@ labelled! {
     Transport {
         /// Datagrams.
         Udp = "udp",
+        /// A stream.
+        Tcp = "tcp",
+        /// A stream within TLS.
+        Tls = "tls",
+    }
+}
+
+impl Transport {
+    /// Whether messages follow each other without bounds: then ChannelData is padded
+    /// (RFC 8656 §12.5), and the client has shown that it receives what we send.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        match self {
+            Self::Udp => false,
+            Self::Tcp | Self::Tls => true,
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use crate::stun::ChannelNumber;
 labelled! {
     /// Why an allocation ended.
     CloseReason {
+        /// Its client's connection ended.
+        Disconnected = "disconnected",
         /// Its client deleted it: a Refresh with a lifetime of zero.
         Deleted = "deleted",
         /// No Refresh came in time.

@@ -45,6 +45,7 @@ impl Server {
     ) -> Result<Verdict, DropReason> {
         let allocation =
             self.allocations.live_mut(on, now.instant).ok_or(DropReason::NoAllocation)?;
+        let is_stream = allocation.client.transport.is_stream();
         let channel = allocation.channel_of(from, now.instant);
         let overhead = match channel {
             Some(_) => channel::HEADER_LEN,
@@ -58,7 +59,10 @@ impl Server {
         // Fits: DATAGRAM_LEN_MAX is less than 2^16.
         let length = length as u16;
         let (header, padding) = match channel {
-            Some(number) => (channel_data_header(&channel::header(number, length)), 0),
+            Some(number) => {
+                let padding = if is_stream { padding_of(length) } else { 0 };
+                (channel_data_header(&channel::header(number, length)), padding)
+            }
             None => (self.data_indication_header(from, length), padding_of(length)),
         };
         Ok(Verdict::ToClient { to: on, header, padding })

@@ -152,6 +152,19 @@ impl Server {
         self.events.pop_front()
     }
 
+    /// Ends the allocation of a client whose connection has ended (RFC 8656 §2.1).
+    pub fn client_gone(&mut self, client: FiveTuple, now: Now) {
+        if let Some(id) = self.allocations.id_of_client(&client) {
+            self.close(id, CloseReason::Disconnected, now);
+        }
+    }
+
+    /// Whether this client has an allocation.
+    #[must_use]
+    pub fn has_allocation(&self, client: &FiveTuple) -> bool {
+        self.allocations.id_of_client(client).is_some()
+    }
+
     /// Ends all allocations, for a server that stops.
     pub fn shutdown(&mut self, now: Now) {
         while let Some((_, id)) = self.allocations.next_deadline() {
@@ -224,7 +237,7 @@ impl Server {
         }
         let mut answer = Answer::new(message, from, now);
         if method == RequestMethod::Binding {
-            self.admit_unauthenticated(from.client.ip(), now)?;
+            self.admit_unauthenticated(&from, now)?;
             match self.binding(message, &from) {
                 Ok(mapped) => self.succeed(&answer, reply, |builder| builder.put(&mapped)),
                 Err(reject) => self.refuse(&answer, &reject, reply),
@@ -234,7 +247,7 @@ impl Server {
         let user = match self.authenticator.authenticate(message, &from, now) {
             Ok(user) => user,
             Err(denial) => {
-                self.admit_unauthenticated(from.client.ip(), now)?;
+                self.admit_unauthenticated(&from, now)?;
                 self.refuse(&answer, &Reject::Denied(denial), reply);
                 return Ok(Verdict::Reply);
             }
@@ -294,8 +307,10 @@ impl Server {
             && self.relayed_at(from.client).is_none()
     }
 
-    fn admit_unauthenticated(&mut self, source: IpAddr, now: Now) -> Result<(), DropReason> {
-        if self.unauthenticated.admit(source, now.instant) {
+    /// Only where the source may be forged does a reply need a limit: a stream has been opened by
+    /// whoever reads from it.
+    fn admit_unauthenticated(&mut self, from: &FiveTuple, now: Now) -> Result<(), DropReason> {
+        if from.transport.is_stream() || self.unauthenticated.admit(from.client.ip(), now.instant) {
             Ok(())
         } else {
             Err(DropReason::RateLimited)

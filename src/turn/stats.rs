@@ -59,6 +59,8 @@ labelled! {
         SendFailed = "send_failed",
         /// A source that must not be answered: port 0, a broadcast, one of our own addresses.
         SourceForbidden = "source_forbidden",
+        /// The client does not read what is sent to it over its stream.
+        StreamFull = "stream_full",
         /// Larger than a UDP datagram or the framing around it can carry.
         TooLarge = "too_large",
         /// A method this server does not speak.

@@ -1,0 +1,212 @@
+//! One client's connection: bytes in, frames out of them; frames in, bytes out of them.
+//!
+//! Knows nothing of TURN but where its messages end. What cannot be written at once waits in a
+//! buffer of bounded size: relayed data beyond the bound is dropped, a client that does not even
+//! read responses is cut off.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use super::tls::Session;
+use crate::stun::framing;
+use crate::turn::{FiveTuple, Transport};
+
+/// Bytes of relayed data that may wait for a client that reads slowly.
+const DATA_WAITING_MAX: usize = 256 * 1024;
+/// Bytes of all that may wait; the difference is room for responses.
+const WAITING_MAX: usize = DATA_WAITING_MAX + 64 * 1024;
+/// What an empty buffer keeps of its memory.
+const SPARE_MAX: usize = 4 * 1024;
+/// The largest frame: ChannelData or STUN with a full length field.
+pub(in crate::net) const FRAME_LEN_MAX: usize = 65_556;
+
+/// What kind of bytes a frame holds, which decides what becomes of it when there is no room.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::net) enum Importance {
+    /// A response: the client waits for it.
+    Control,
+    /// Relayed: the client can do without.
+    Data,
+}
+
+/// A frame was not taken in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::net) enum Refused {
+    /// Relayed data, dropped.
+    Dropped,
+    /// The connection is beyond help and must be closed.
+    Overrun,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::net) struct Connection {
+    tcp: TcpStream,
+    client: SocketAddr,
+    server: SocketAddr,
+    session: RefCell<Option<Session>>,
+    /// The beginning of a message whose end has not arrived.
+    incomplete: RefCell<Vec<u8>>,
+    waiting: RefCell<Vec<u8>>,
+    /// Whether the kernel would not take more.
+    blocked: Cell<bool>,
+    /// Whether the client has had its chances.
+    given_up: Cell<bool>,
+    /// Tells the connection's task that `blocked` has become true.
+    wake: Notify,
+}
+
+impl Connection {
+    /// Takes over an accepted connection.
+    pub(super) fn new(
+        tcp: TcpStream,
+        client: SocketAddr,
+        session: Option<Session>,
+    ) -> io::Result<Self> {
+        let server = tcp.local_addr()?;
+        Ok(Self {
+            tcp,
+            client,
+            server,
+            session: RefCell::new(session),
+            incomplete: RefCell::default(),
+            waiting: RefCell::default(),
+            blocked: Cell::new(false),
+            given_up: Cell::new(false),
+            wake: Notify::new(),
+        })
+    }
+
+    /// What identifies the client.
+    pub(in crate::net) fn five_tuple(&self) -> FiveTuple {
+        let transport =
+            if self.session.borrow().is_some() { Transport::Tls } else { Transport::Tcp };
+        FiveTuple { transport, client: self.client, server: self.server }
+    }
+
+    /// Ends the connection at its next turn, which it makes come soon.
+    pub(in crate::net) fn give_up(&self) {
+        self.given_up.set(true);
+        self.wake.notify_one();
+    }
+
+    /// Waits until there is something to read, or room to write where that was lacking.
+    pub(super) async fn ready(&self) -> io::Result<()> {
+        loop {
+            tokio::select! {
+                readable = self.tcp.readable() => return readable,
+                writable = self.tcp.writable(), if self.blocked.get() => return writable,
+                () = self.wake.notified() => if self.given_up.get() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                },
+            }
+        }
+    }
+
+    /// Reads what has arrived into `buffer`, of which it returns the used part; in front of it is
+    /// what was left over. Nothing there is `None`, the end of the stream an empty range.
+    pub(in crate::net) fn read(&self, buffer: &mut [u8]) -> io::Result<Option<Range<usize>>> {
+        let mut incomplete = self.incomplete.borrow_mut();
+        let left_over = incomplete.len();
+        buffer[..left_over].copy_from_slice(&incomplete);
+        let read = match &mut *self.session.borrow_mut() {
+            None => self.tcp.try_read(&mut buffer[left_over..]),
+            Some(session) => session.read(&self.tcp, &mut buffer[left_over..]),
+        };
+        match read {
+            Ok(0) => Ok(Some(0..0)),
+            Ok(read) => {
+                incomplete.clear();
+                Ok(Some(0..left_over + read))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps the beginning of a message until the rest arrives.
+    pub(in crate::net) fn keep(&self, beginning: &[u8]) {
+        let mut incomplete = self.incomplete.borrow_mut();
+        if beginning.is_empty() && incomplete.capacity() > SPARE_MAX {
+            *incomplete = Vec::new();
+        }
+        incomplete.extend_from_slice(beginning);
+    }
+
+    /// Queues a frame: `header`, `data` and `padding` zeros. [`Connection::flush`] sends it.
+    pub(in crate::net) fn push(
+        &self,
+        header: &[u8],
+        data: &[u8],
+        padding: usize,
+        importance: Importance,
+    ) -> Result<(), Refused> {
+        let mut waiting = self.waiting.borrow_mut();
+        let length = waiting.len() + header.len() + data.len() + padding;
+        match importance {
+            Importance::Data if length > DATA_WAITING_MAX => return Err(Refused::Dropped),
+            Importance::Control if length > WAITING_MAX => return Err(Refused::Overrun),
+            Importance::Data | Importance::Control => {}
+        }
+        waiting.extend_from_slice(header);
+        waiting.extend_from_slice(data);
+        waiting.extend_from_slice(&[0; 3][..padding]);
+        Ok(())
+    }
+
+    /// Writes as much of what waits as the kernel takes.
+    pub(in crate::net) fn flush(&self) -> io::Result<()> {
+        let mut waiting = self.waiting.borrow_mut();
+        let written = match &mut *self.session.borrow_mut() {
+            None => write_all(&self.tcp, &waiting),
+            Some(session) => session.write(&self.tcp, &waiting),
+        };
+        let (written, blocked) = written?;
+        waiting.drain(..written);
+        if waiting.is_empty() && waiting.capacity() > SPARE_MAX {
+            *waiting = Vec::new();
+        }
+        if blocked && !self.blocked.replace(blocked) {
+            self.wake.notify_one();
+        }
+        self.blocked.set(blocked);
+        Ok(())
+    }
+}
+
+/// Writes until all is written or the kernel takes no more; returns how much, and whether it is
+/// the latter.
+pub(super) fn write_all(tcp: &TcpStream, bytes: &[u8]) -> io::Result<(usize, bool)> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match tcp.try_write(&bytes[written..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(more) => written += more,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((written, true)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((written, false))
+}
+
+/// Splits what was read into whole frames; returns where the rest begins. An error means that the
+/// stream cannot be read any further.
+pub(in crate::net) fn split_frames(
+    bytes: &[u8],
+    mut each: impl FnMut(Range<usize>),
+) -> Result<usize, crate::stun::ParseError> {
+    let mut at = 0;
+    while let Some(length) = framing::frame_len(&bytes[at..])? {
+        if at + length > bytes.len() {
+            break;
+        }
+        each(at..at + length);
+        at += length;
+    }
+    Ok(at)
+}

@@ -1,0 +1,91 @@
+//! How many connections there are, in all and from each source: process-wide, so that it does not
+//! matter on which shard one lands.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Connections in all.
+const CONNECTIONS_MAX: usize = 65_536;
+/// Connections from one IPv4 address, or one /64 of IPv6: a large office behind one NAT.
+const CONNECTIONS_PER_SOURCE_MAX: usize = 1024;
+
+/// The counts, behind a lock that only opening and closing a connection take.
+#[derive(Debug, Default)]
+pub(in crate::net) struct ConnectionCount {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    all: usize,
+    by_source: HashMap<u64, usize>,
+}
+
+impl ConnectionCount {
+    /// Counts a connection, as long as the result lives; `None` where there are too many.
+    pub(super) fn take(self: &Arc<Self>, source: IpAddr) -> Option<Counted> {
+        let source = prefix(source);
+        let mut state = self.lock();
+        let held = state.by_source.get(&source).copied().unwrap_or(0);
+        if state.all >= CONNECTIONS_MAX || held >= CONNECTIONS_PER_SOURCE_MAX {
+            return None;
+        }
+        state.all += 1;
+        state.by_source.insert(source, held + 1);
+        Some(Counted { count: Arc::clone(self), source })
+    }
+
+    fn release(&self, source: u64) {
+        let mut state = self.lock();
+        state.all -= 1;
+        let Some(held) = state.by_source.get_mut(&source) else { return };
+        *held -= 1;
+        if *held == 0 {
+            state.by_source.remove(&source);
+        }
+    }
+
+    /// No code that holds the lock can leave the state half changed, so a poisoned one is fine.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One connection's place in the counts, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Counted {
+    count: Arc<ConnectionCount>,
+    source: u64,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.count.release(self.source);
+    }
+}
+
+fn prefix(source: IpAddr) -> u64 {
+    match source {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()),
+        IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_over_its_limit_is_refused_and_others_are_not() {
+        let count = Arc::<ConnectionCount>::default();
+        let source = IpAddr::from([198, 51, 100, 1]);
+        let held: Vec<_> =
+            (0..CONNECTIONS_PER_SOURCE_MAX).map(|_| count.take(source).unwrap()).collect();
+        assert!(count.take(source).is_none());
+        assert!(count.take(IpAddr::from([198, 51, 100, 2])).is_some());
+        drop(held);
+        assert!(count.take(source).is_some());
+        assert_eq!((count.lock().all, count.lock().by_source.len()), (0, 0));
+    }
+}
