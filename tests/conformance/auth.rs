@@ -639,9 +639,6 @@ fn request_of_another_user_is_441_and_changes_nothing() {
     assert_eq!(bob.bind(&mut world, 0x4000, PEER), 441);
     assert_eq!(world.server.allocations(), 1);
     assert_eq!(alice.send(&mut world, PEER, b"x").dropped(), DropReason::NoPermission);
-    assert_eq!(
-        alice.channel_data(&mut world, 0x4000, b"x").dropped(),
-        DropReason::ChannelUnbound
-    );
+    assert_eq!(alice.channel_data(&mut world, 0x4000, b"x").dropped(), DropReason::ChannelUnbound);
     assert!(world.relay_count() == 1 && relay.port() >= 49152);
 }

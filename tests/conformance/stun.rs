@@ -351,9 +351,8 @@ fn of_duplicates_the_first_counts() {
     let two = [peer(PEER), peer("9.9.9.9:1"), raw(attr::DATA, b"x"), raw(attr::DATA, b"y")];
     let (to, data) = client.indicate(&mut world, &two).relayed();
     assert_eq!((to, &data[..]), (PEER.parse().unwrap(), &b"x"[..]));
-    let message = Msg::new(REFRESH, client.id())
-        .add(&client.credentials())
-        .attr(attr::USERNAME, b"bob");
+    let message =
+        Msg::new(REFRESH, client.id()).add(&client.credentials()).attr(attr::USERNAME, b"bob");
     let packet = client.sign(message);
     assert!(world.deliver(client.five, &packet).reply().is_success());
 }
