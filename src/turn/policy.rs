@@ -101,10 +101,8 @@ const DENIED_IPV6: [Ipv6Net; 14] = [
 
 /// IPv6 addresses that are IPv4 in disguise, mapped or translated, and have no business on the
 /// wire. No `allow` opens them, nor the tunnels.
-const NEVER_IPV6: [Ipv6Net; 2] = [
-    v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96),
-    v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96),
-];
+const NEVER_IPV6: [Ipv6Net; 2] =
+    [v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96), v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96)];
 
 /// Teredo and 6to4.
 const TUNNELS_IPV6: [Ipv6Net; 2] =
