@@ -35,7 +35,7 @@ pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     pub(crate) user: (&'static str, &'static str),
     pub(crate) sha256: bool,
-    nonce: Option<(String, i64)>,
+    pub(crate) nonce: Option<(String, i64)>,
 }
 
 impl Client {
@@ -51,15 +51,20 @@ impl Client {
         }
     }
 
-    /// A request, with credentials as soon as there is a nonce.
-    pub(crate) fn request(&self, operation: Operation, rng: &mut StdRng) -> (Vec<u8>, Intent) {
+    /// A request, with credentials as soon as there is a nonce; `loot` is somebody else's.
+    pub(crate) fn request(
+        &self,
+        operation: Operation,
+        loot: Option<&(String, i64)>,
+        rng: &mut StdRng,
+    ) -> (Vec<u8>, Intent) {
         let id = txid(rng);
         let unknown = rng.random_bool(0.02);
         let mut message = Msg::new(kind(&operation), id).add(&attributes(&operation));
         if unknown {
             message = message.attr(0x7FEE, b"?");
         }
-        let Some((nonce, minted)) = &self.nonce else {
+        let Some((nonce, minted)) = loot.or(self.nonce.as_ref()) else {
             return (message.finish(), Intent::Bare);
         };
         // Now and then somebody else speaks from here, or knows the wrong password.
@@ -85,6 +90,7 @@ impl Client {
             user: user.0,
             password_is_right,
             nonce_minted: *minted,
+            nonce_is_stolen: loot.is_some(),
             unknown,
             operation,
         });

@@ -69,6 +69,10 @@ impl Driver {
         *self.used.iter().find(|(_, (id, _))| *id == wanted).expect("a live allocation").0
     }
 
+    pub(crate) fn free(&self) -> &[SocketAddr] {
+        &self.free
+    }
+
     /// I1, and I2 on this side.
     pub(crate) fn check(&self, held_by: impl Fn(&str) -> usize) {
         assert_eq!(self.free.len() + self.used.len(), self.total, "I1: every port is somewhere");

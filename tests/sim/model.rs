@@ -7,11 +7,11 @@ use crate::wire::Txid;
 pub(crate) const DEFAULT_LIFETIME: u64 = 600;
 pub(crate) const MAX_LIFETIME: u64 = 3600;
 pub(crate) const PERMISSION_MS: u64 = 300_000;
-pub(crate) const CHANNEL_MS: u64 = 600_000;
 pub(crate) const NONCE_SECS: i64 = 3600;
 pub(crate) const QUOTA: usize = 3;
-pub(crate) const PERMISSIONS: usize = 4;
-pub(crate) const CHANNELS: usize = 3;
+/// Few, so that they are reached.
+pub(crate) const PERMISSIONS: usize = 2;
+pub(crate) const CHANNELS: usize = 2;
 pub(crate) const PORTS: std::ops::RangeInclusive<u16> = 50_000..=50_009;
 pub(crate) const LISTENER: &str = "203.0.113.5:3478";
 pub(crate) const RELAY_V4: &str = "203.0.113.5";
@@ -32,6 +32,8 @@ pub(crate) struct Request {
     pub(crate) user: &'static str,
     pub(crate) password_is_right: bool,
     pub(crate) nonce_minted: i64,
+    /// Whether the nonce was another client's.
+    pub(crate) nonce_is_stolen: bool,
     /// Whether it carries an attribute nobody knows.
     pub(crate) unknown: bool,
     pub(crate) operation: Operation,
@@ -84,8 +86,10 @@ impl Allocation {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Model {
+    /// Longer or shorter than a permission's lifetime, so that each ends first in some run.
+    pub(crate) channel_ms: u64,
     pub(crate) allocations: Vec<Allocation>,
 }
 
@@ -111,7 +115,7 @@ impl Model {
     pub(crate) fn request(&mut self, request: &Request, clock: Clock) -> Option<u16> {
         self.expire(clock.ms);
         let age = clock.unix - request.nonce_minted;
-        if !(-60..NONCE_SECS).contains(&age) {
+        if request.nonce_is_stolen || !(-60..NONCE_SECS).contains(&age) {
             return Some(438);
         }
         if !request.password_is_right {
@@ -120,6 +124,7 @@ impl Model {
         if request.unknown {
             return Some(420);
         }
+        let channel_ms = self.channel_ms;
         let allocation = self.of_client(request.from);
         if let Operation::Allocate { .. } = request.operation {
             return allocation.map(|allocation| repeated(allocation, request));
@@ -139,7 +144,9 @@ impl Model {
                 0
             }
             Operation::Permit { peers } => create_permission(allocation, peers, clock.ms),
-            Operation::Bind { number, peer } => channel_bind(allocation, *number, *peer, clock.ms),
+            Operation::Bind { number, peer } => {
+                channel_bind(allocation, (*number, *peer), clock.ms, channel_ms)
+            }
         })
     }
 
@@ -230,7 +237,12 @@ fn create_permission(allocation: &mut Allocation, peers: &[SocketAddr], ms: u64)
     if allocation.permit(&ips, ms) { 0 } else { 508 }
 }
 
-fn channel_bind(allocation: &mut Allocation, number: u16, peer: SocketAddr, ms: u64) -> u16 {
+fn channel_bind(
+    allocation: &mut Allocation,
+    (number, peer): (u16, SocketAddr),
+    ms: u64,
+    lifetime: u64,
+) -> u16 {
     if !(0x4000..=0x4FFF).contains(&number) {
         return 400;
     }
@@ -249,7 +261,7 @@ fn channel_bind(allocation: &mut Allocation, number: u16, peer: SocketAddr, ms: 
         return 508;
     }
     allocation.channels.retain(|&(other, _, expires)| expires > ms && other != number);
-    allocation.channels.push((number, peer, ms + CHANNEL_MS));
+    allocation.channels.push((number, peer, ms + lifetime));
     0
 }
 

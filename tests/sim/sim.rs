@@ -114,13 +114,14 @@ impl Sim {
         rng.fill_bytes(&mut hash_seed);
         #[expect(clippy::disallowed_methods, reason = "an Instant can be had in no other way")]
         let start = Instant::now();
+        let channel_ms = if seed.is_multiple_of(2) { 600_000 } else { 200_000 };
         let clients =
             CLIENTS.iter().map(|address| Client::new(address.parse().unwrap(), &mut rng)).collect();
         Self {
             seed,
             step: 0,
-            server: Server::new(config(), host(), hash_seed),
-            model: Model::default(),
+            server: Server::new(config(channel_ms), host(), hash_seed),
+            model: Model { allocations: Vec::new(), channel_ms },
             driver: Driver::new(),
             clients,
             network: Vec::new(),
@@ -189,7 +190,10 @@ impl Sim {
         operation: impl FnOnce(&mut StdRng) -> Operation,
     ) -> (Vec<u8>, Intent) {
         let operation = operation(&mut self.rng);
-        self.clients[client].request(operation, &mut self.rng)
+        let victim = self.rng.random_range(0..self.clients.len());
+        let steals = victim != client && self.rng.random_bool(0.02);
+        let loot = self.clients[victim].nonce.clone().filter(|_| steals);
+        self.clients[client].request(operation, loot.as_ref(), &mut self.rng)
     }
 
     fn send(&mut self) -> (Vec<u8>, Intent) {
@@ -568,6 +572,9 @@ impl Sim {
             assert!(permissions <= PERMISSIONS && channels.len() <= CHANNELS, "I11");
             self.check_mirror(own, &channels);
         }
+        for &port in self.driver.free() {
+            assert_eq!(self.server.relayed_at(port), None, "a free port is nobody's");
+        }
         let udp = self.server.stats().allocations[Transport::Udp as usize];
         assert_eq!(udp as usize, self.model.allocations.len(), "the gauge");
     }
@@ -620,7 +627,7 @@ impl Sim {
     }
 }
 
-fn config() -> server::Config {
+fn config(channel_ms: u64) -> server::Config {
     server::Config {
         auth: auth::Config {
             realm: REALM.into(),
@@ -635,6 +642,7 @@ fn config() -> server::Config {
             permissions_per_allocation: PERMISSIONS,
             channels_per_allocation: CHANNELS,
             unauthenticated_per_source: 0,
+            channel_lifetime: Duration::from_millis(channel_ms),
             ..limits::Config::default()
         },
         software: None,
