@@ -6,6 +6,7 @@ mod common;
 mod addresses;
 mod client;
 mod foreign;
+mod lifetimes;
 mod limits;
 mod observability;
 mod relay;
