@@ -4,10 +4,12 @@
 //! collect what is to be sent, send it all, then see to the events. Nothing is kept for later.
 
 use std::cell::RefCell;
+use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use slotmap::SecondaryMap;
@@ -47,7 +49,7 @@ pub(super) enum SocketKey {
 /// What an allocation holds outside of the core. Dropping it closes the socket and gives back
 /// port and quota.
 struct Leg {
-    relay: Rc<RelaySocket>,
+    relay: RelaySocket,
     /// How to reach the client: from the very address it sent to.
     client: Route<SocketKey>,
     pump: AbortHandle,
@@ -69,7 +71,7 @@ pub(super) struct Shard {
 /// All of a shard but the receive buffer, which is borrowed while the rest works on it.
 struct Work {
     server: Server,
-    listeners: Vec<Rc<Listener>>,
+    listeners: Vec<Listener>,
     legs: SecondaryMap<AllocationId, Leg>,
     egress: Egress<SocketKey>,
     reply: Vec<u8>,
@@ -82,7 +84,7 @@ struct Work {
 impl Shard {
     pub(super) fn new(
         server: Server,
-        listeners: Vec<Rc<Listener>>,
+        listeners: Vec<Listener>,
         shared: Shared,
         post: Post,
     ) -> Rc<RefCell<Self>> {
@@ -104,8 +106,20 @@ impl Shard {
         })
     }
 
+    /// Waits until a turn of the socket would find something; an error if there is no such socket.
+    pub(super) fn poll_readable(
+        &self,
+        key: SocketKey,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.work.socket(key) {
+            Some(socket) => socket.poll_readable(context),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
     /// One turn of a socket that has something to read. Returns how many datagrams there were.
-    pub(super) fn turn(&mut self, key: SocketKey) -> std::io::Result<usize> {
+    pub(super) fn turn(&mut self, key: SocketKey) -> io::Result<usize> {
         let Self { batch, work } = self;
         let Some(socket) = work.socket(key) else { return Ok(0) };
         let received = socket.recv(batch)?;
@@ -121,7 +135,7 @@ impl Shard {
             }
         }
         work.flush(batch.bytes());
-        work.handle_events();
+        work.handle_events(batch.bytes());
         Ok(received)
     }
 
@@ -144,14 +158,14 @@ impl Shard {
     /// Ends what has expired; returns when to come back.
     pub(super) fn handle_timeout(&mut self, now: Now) -> Option<Instant> {
         self.work.server.handle_timeout(now);
-        self.work.handle_events();
+        self.work.handle_events(&[]);
         self.work.server.poll_timeout()
     }
 
     /// Ends everything, with a line in the log for each allocation.
     pub(super) fn shutdown(&mut self) {
         self.work.server.shutdown(clock::now());
-        self.work.handle_events();
+        self.work.handle_events(&[]);
     }
 
     /// A copy of the counters.
@@ -163,7 +177,7 @@ impl Shard {
     pub(super) fn abandon_turn(&mut self) {
         self.work.egress = Egress::new();
         drop(self.work.server.drop(DropReason::Panic));
-        self.work.handle_events();
+        self.work.handle_events(&[]);
     }
 }
 
@@ -189,7 +203,11 @@ impl Work {
         self.reply.clear();
         match self.server.handle_client(from, &bytes[place.clone()], now, &mut self.reply) {
             Verdict::Drop(_) => {}
-            Verdict::Reply => self.egress.push_owned(back, &self.reply),
+            Verdict::Reply => {
+                // What a response says is over must be over when it arrives.
+                self.handle_events(bytes);
+                self.egress.push_owned(back, &self.reply);
+            }
             Verdict::ToPeer { from, peer, payload } => {
                 let payload = place.start + payload.start..place.start + payload.end;
                 self.relay_to_peer(from, peer, payload, bytes, now);
@@ -268,8 +286,7 @@ impl Work {
         let allocated = Allocated { relayed: RelayedAddress(relay.address), meter: quota.meter() };
         let id = self.server.allocated(pending, Ok(allocated), now, &mut self.reply);
         let (Some(id), Some(me)) = (id, self.me.upgrade()) else { return };
-        let relay = Rc::new(relay);
-        let pump = tokio::task::spawn_local(udp::pump_relay(me, id, Rc::clone(&relay)));
+        let pump = tokio::task::spawn_local(udp::pump(me, SocketKey::Relay(id)));
         let leg = Leg { relay, client, pump: pump.abort_handle(), _quota: quota };
         self.legs.insert(id, leg);
     }
@@ -292,7 +309,7 @@ impl Work {
     }
 
     /// An operator must look, but one line for each refused client would drown the log.
-    fn warn_of_bind(&mut self, error: &std::io::Error, now: Instant) {
+    fn warn_of_bind(&mut self, error: &io::Error, now: Instant) {
         const QUIET: Duration = Duration::from_secs(60);
         if self.bind_warned.is_some_and(|warned| now - warned < QUIET) {
             return;
@@ -314,10 +331,11 @@ impl Work {
         post.send(|reason| drop(server.drop(reason)));
     }
 
-    /// Logs what happened; drops what a closed allocation held.
-    fn handle_events(&mut self) {
+    /// Logs what happened; drops what a closed allocation held, once what it relayed has left.
+    fn handle_events(&mut self, bytes: &[u8]) {
         while let Some(event) = self.server.poll_event() {
             if let Event::Closed { id, .. } = event {
+                self.flush(bytes);
                 self.legs.remove(id);
             }
             log(&event);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::post::{Inbox, Post};
-use super::shard::{Shard, Shared};
+use super::shard::{Shard, Shared, SocketKey};
 use super::udp::{self, Listener};
 use super::{BindError, clock};
 use crate::turn::{self, Server, Stats, policy};
@@ -116,10 +116,10 @@ fn run(
         let Start { core, mut host, seed, shared, post, inbox: mail, .. } = start;
         host.endpoints.extend(&addresses);
         let server = Server::new(core, host, seed);
-        let shard = Shard::new(server, listeners.clone(), shared, post);
+        let shard = Shard::new(server, listeners, shared, post);
         tokio::task::spawn_local(udp::pump_post(Rc::clone(&shard), mail));
-        for (index, listener) in listeners.into_iter().enumerate() {
-            tokio::task::spawn_local(udp::pump_listener(Rc::clone(&shard), index, listener));
+        for index in 0..addresses.len() {
+            tokio::task::spawn_local(udp::pump(Rc::clone(&shard), SocketKey::Listener(index)));
         }
         let _ = bound.send(Ok(addresses));
         serve(&shard, inbox).await;
@@ -127,13 +127,10 @@ fn run(
     });
 }
 
-fn bind(listen: &[SocketAddr]) -> Result<Vec<Rc<Listener>>, BindError> {
+fn bind(listen: &[SocketAddr]) -> Result<Vec<Listener>, BindError> {
     listen
         .iter()
-        .map(|&address| {
-            let bound = Listener::bind(address).map(Rc::new);
-            bound.map_err(|error| BindError { address, error })
-        })
+        .map(|&address| Listener::bind(address).map_err(|error| BindError { address, error }))
         .collect()
 }
 
