@@ -6,6 +6,7 @@
 
 mod cli;
 mod client;
+mod descriptors;
 mod hostile;
 mod logs;
 mod server;
