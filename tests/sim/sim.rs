@@ -355,7 +355,7 @@ impl Sim {
     fn finish_bind(&mut self, slow: Slow) {
         let Slow { pending, client, request, length } = slow;
         let Operation::Allocate { v6, .. } = request.operation else { unreachable!() };
-        assert_eq!(pending.username(), request.user);
+        assert_eq!(pending.account(), request.user);
         self.server.handle_timeout(self.now());
         self.drain_events();
         let port = self.driver.take(request.user, v6, &mut self.rng);
