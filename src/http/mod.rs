@@ -45,6 +45,9 @@ const CONNECTION_LIFETIME: Duration = Duration::from_secs(60);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What follows a failed accept. Out of file descriptors, trying again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two warnings that accepting fails: where descriptors are scarce it fails and works in
+/// turn, and the log may be on the same full system.
+const ACCEPT_QUIET: Duration = Duration::from_secs(60);
 /// Connections the kernel completes ahead of us.
 const BACKLOG: i32 = 128;
 
@@ -163,30 +166,32 @@ async fn accept(
     mut stopping: watch::Receiver<()>,
 ) {
     let mut connections = JoinSet::new();
-    let mut failing = false;
+    let mut warned = false;
+    let mut quiet = pin!(sleep(ACCEPT_QUIET));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            () = quiet.as_mut(), if warned => {
+                warned = false;
+                continue;
+            }
             Some(_) = connections.join_next() => continue,
             _ = stopping.changed() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                failing = false;
-                match Arc::clone(&slots).try_acquire_owned() {
-                    Ok(slot) => {
-                        let connection = serve(stream, router.clone(), slot, stopping.clone());
-                        connections.spawn(connection);
-                    }
-                    Err(_) => debug!(limit = MAX_CONNECTIONS, "connection over the limit"),
+            Ok((stream, _)) => match Arc::clone(&slots).try_acquire_owned() {
+                Ok(slot) => {
+                    let connection = serve(stream, router.clone(), slot, stopping.clone());
+                    connections.spawn(connection);
                 }
-            }
+                Err(_) => debug!(limit = MAX_CONNECTIONS, "connection over the limit"),
+            },
             Err(error) => {
-                // Once for a streak: it may last, and the log may be on the same full system.
-                if !failing {
+                if !warned {
                     warn!(%error, "cannot accept connections");
+                    warned = true;
+                    quiet.set(sleep(ACCEPT_QUIET));
                 }
-                failing = true;
                 sleep(ACCEPT_PAUSE).await;
             }
         }

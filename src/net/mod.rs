@@ -16,6 +16,7 @@ mod stream;
 pub mod sys;
 mod thread;
 mod udp;
+mod work;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -29,8 +30,8 @@ use crate::stun::AddressFamily;
 use crate::turn::{self, Stats, policy};
 use ports::{PortCounts, PortPool};
 use quota::Quotas;
-use shard::Shared;
 use thread::{Handle, Start};
+use work::Shared;
 
 /// How long a shard may take to answer before it counts as stuck.
 const SHARD_DEADLINE: Duration = Duration::from_secs(2);

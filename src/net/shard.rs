@@ -1,104 +1,36 @@
-//! A shard: one thread's server and sockets, and what is done about each verdict.
+//! A shard: one thread's server and sockets, and the turns they take.
 //!
 //! One wake-up of one socket is one turn: receive a batch, ask the server about each packet,
 //! collect what is to be sent, send it all, then see to the events. Nothing is kept for later.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
-use std::ops::Range;
-use std::rc::{Rc, Weak};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use slotmap::{SecondaryMap, SlotMap};
-use tokio::task::AbortHandle;
-use tracing::{debug, info, warn};
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::clock;
-use super::egress::{Egress, Route};
-use super::ports::{Parity, PortPool};
 use super::post::{Parcel, Post};
-use super::quota::{QuotaLease, Quotas};
-use super::relay::{self, RelaySocket};
-use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, Importance, split_frames};
-use super::sys::{Datagram, RecvBatch, Socket};
-use super::udp::{self, Listener};
-use crate::logging::escaped;
-use crate::turn::{
-    AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress,
-    PendingAllocation, RelayedAddress, Server, Stats, Transport, Verdict,
-};
+use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, split_frames};
+use super::sys::RecvBatch;
+use super::udp::Listener;
+use super::work::{ClientPath, Shared, SocketKey, Work};
+use crate::turn::{DropReason, Now, Server, Stats};
 
 /// What a connection is read into: the rest of a frame, and a good deal more.
 const STREAM_BUFFER: usize = FRAME_LEN_MAX + 64 * 1024;
 
-/// What all shards of the process share: control plane only.
-#[derive(Clone, Debug)]
-pub(super) struct Shared {
-    pub(super) pools: Arc<[Arc<PortPool>]>,
-    pub(super) quotas: Arc<Quotas>,
-}
-
-/// Names a socket of the shard while packets wait in the egress.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum SocketKey {
-    /// By its index.
-    Listener(usize),
-    /// The relay socket of an allocation.
-    Relay(AllocationId),
-}
-
-/// How to reach a client.
-#[derive(Clone, Copy, Debug)]
-enum ClientPath {
-    /// From the very address it sent to.
-    Datagram(Route<SocketKey>),
-    /// Over its connection.
-    Stream(ConnectionId),
-}
-
-/// What an allocation holds outside of the core. Dropping it closes the socket and gives back
-/// port and quota.
-struct Leg {
-    relay: Rc<RelaySocket>,
-    client: ClientPath,
-    pump: AbortHandle,
-    _quota: QuotaLease,
-}
-
-impl Drop for Leg {
-    fn drop(&mut self) {
-        self.pump.abort();
-    }
-}
-
-/// See the module.
+/// See the module. The buffers are borrowed while the rest works on what is in them.
 pub(super) struct Shard {
     batch: RecvBatch,
     stream_buffer: Box<[u8]>,
     work: Work,
 }
 
-/// All of a shard but the receive buffer, which is borrowed while the rest works on it.
-struct Work {
-    server: Server,
-    listeners: Vec<Rc<Listener>>,
-    legs: SecondaryMap<AllocationId, Leg>,
-    connections: SlotMap<ConnectionId, Rc<Connection>>,
-    /// Connections with something to write in this turn.
-    pushed: Vec<ConnectionId>,
-    egress: Egress<SocketKey>,
-    reply: Vec<u8>,
-    shared: Shared,
-    post: Post,
-    me: Weak<RefCell<Shard>>,
-    bind_warned: Option<Instant>,
-}
-
 impl Shard {
     pub(super) fn new(
         server: Server,
-        listeners: Vec<Rc<Listener>>,
+        listeners: Vec<Listener>,
         shared: Shared,
         post: Post,
     ) -> Rc<RefCell<Self>> {
@@ -106,25 +38,25 @@ impl Shard {
             RefCell::new(Self {
                 batch: RecvBatch::new(),
                 stream_buffer: vec![0; STREAM_BUFFER].into(),
-                work: Work {
-                    server,
-                    listeners,
-                    legs: SecondaryMap::new(),
-                    connections: SlotMap::with_key(),
-                    pushed: Vec::new(),
-                    egress: Egress::new(),
-                    reply: Vec::new(),
-                    shared,
-                    post,
-                    me: me.clone(),
-                    bind_warned: None,
-                },
+                work: Work::new(server, listeners, shared, post, me.clone()),
             })
         })
     }
 
+    /// Waits until a turn of the socket would find something; an error if there is no such socket.
+    pub(super) fn poll_readable(
+        &self,
+        key: SocketKey,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.work.socket(key) {
+            Some(socket) => socket.poll_readable(context),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
     /// One turn of a socket that has something to read. Returns how many datagrams there were.
-    pub(super) fn turn(&mut self, key: SocketKey) -> std::io::Result<usize> {
+    pub(super) fn turn(&mut self, key: SocketKey) -> io::Result<usize> {
         let Self { batch, work, .. } = self;
         let Some(socket) = work.socket(key) else { return Ok(0) };
         let received = socket.recv(batch)?;
@@ -140,7 +72,7 @@ impl Shard {
             }
         }
         work.flush(batch.bytes());
-        work.handle_events();
+        work.handle_events(batch.bytes());
         Ok(received)
     }
 
@@ -153,7 +85,7 @@ impl Shard {
     pub(super) fn disconnected(&mut self, id: ConnectionId) {
         let Some(connection) = self.work.connections.remove(id) else { return };
         self.work.server.client_gone(connection.five_tuple(), clock::now());
-        self.work.handle_events();
+        self.work.handle_events(&[]);
     }
 
     /// Whether the client of a connection has an allocation.
@@ -163,7 +95,7 @@ impl Shard {
     }
 
     /// One turn of a connection that can be read, or written again.
-    pub(super) fn stream_turn(&mut self, id: ConnectionId) -> std::io::Result<Heard> {
+    pub(super) fn stream_turn(&mut self, id: ConnectionId) -> io::Result<Heard> {
         let Self { stream_buffer, work, .. } = self;
         let Some(connection) = work.connections.get(id).cloned() else { return Ok(Heard::End) };
         connection.flush()?;
@@ -179,10 +111,10 @@ impl Shard {
             work.handle_client(ClientPath::Stream(id), from, frame, bytes, now);
         });
         work.flush(bytes);
-        work.handle_events();
+        work.handle_events(bytes);
         let rest = rest.map_err(|error| {
             drop(work.server.drop(DropReason::Malformed));
-            std::io::Error::new(std::io::ErrorKind::InvalidData, error)
+            io::Error::new(io::ErrorKind::InvalidData, error)
         })?;
         connection.keep(&bytes[rest..]);
         Ok(heard)
@@ -207,14 +139,14 @@ impl Shard {
     /// Ends what has expired; returns when to come back.
     pub(super) fn handle_timeout(&mut self, now: Now) -> Option<Instant> {
         self.work.server.handle_timeout(now);
-        self.work.handle_events();
+        self.work.handle_events(&[]);
         self.work.server.poll_timeout()
     }
 
     /// Ends everything, with a line in the log for each allocation.
     pub(super) fn shutdown(&mut self) {
         self.work.server.shutdown(clock::now());
-        self.work.handle_events();
+        self.work.handle_events(&[]);
     }
 
     /// A copy of the counters.
@@ -224,234 +156,8 @@ impl Shard {
 
     /// Forgets the packets of a turn that panicked, and counts them as one.
     pub(super) fn abandon_turn(&mut self) {
-        self.work.egress = Egress::new();
+        self.work.abandon();
         drop(self.work.server.drop(DropReason::Panic));
-        self.work.handle_events();
-    }
-}
-
-impl Work {
-    fn socket(&self, key: SocketKey) -> Option<&Socket> {
-        match key {
-            SocketKey::Listener(index) => self.listeners.get(index).map(|own| &own.socket),
-            SocketKey::Relay(id) => self.legs.get(id).map(|leg| &leg.relay.socket),
-        }
-    }
-
-    /// A datagram from a client, or from somebody who would like to be one.
-    fn handle_datagram(&mut self, listener: usize, datagram: Datagram, bytes: &[u8], now: Now) {
-        let Some(local) = self.listeners.get(listener).map(|own| own.address) else { return };
-        let back =
-            Route { socket: SocketKey::Listener(listener), to: datagram.from, from: datagram.to };
-        let from = FiveTuple {
-            transport: Transport::Udp,
-            client: datagram.from,
-            server: SocketAddr::new(datagram.to.unwrap_or(local.ip()), local.port()),
-        };
-        self.handle_client(ClientPath::Datagram(back), from, datagram.range(), bytes, now);
-    }
-
-    /// One message from a client, whichever way it came.
-    fn handle_client(
-        &mut self,
-        path: ClientPath,
-        from: FiveTuple,
-        place: Range<usize>,
-        bytes: &[u8],
-        now: Now,
-    ) {
-        self.reply.clear();
-        match self.server.handle_client(from, &bytes[place.clone()], now, &mut self.reply) {
-            Verdict::Drop(_) => {}
-            Verdict::Reply => self.reply_to(path),
-            Verdict::ToPeer { from, peer, payload } => {
-                let payload = place.start + payload.start..place.start + payload.end;
-                self.relay_to_peer(from, peer, payload, bytes, now);
-            }
-            Verdict::ToClient { to, header, padding } => {
-                self.relay_to_client(to, &header, place, padding, bytes);
-            }
-            Verdict::Bind(pending) => {
-                self.bind(pending, path, now);
-                self.reply_to(path);
-            }
-        }
-    }
-
-    fn reply_to(&mut self, path: ClientPath) {
-        match path {
-            ClientPath::Datagram(route) => self.egress.push_owned(route, &self.reply),
-            ClientPath::Stream(id) => {
-                let Some(connection) = self.connections.get(id) else { return };
-                let pushed = connection.push(&self.reply, &[], 0, Importance::Control);
-                if pushed.is_err() {
-                    // It does not even read responses; its next turn finds it closed.
-                    connection.give_up();
-                }
-                self.pushed.push(id);
-            }
-        }
-    }
-
-    /// A datagram at a relayed address.
-    fn handle_peer(
-        &mut self,
-        id: AllocationId,
-        from: SocketAddr,
-        place: Range<usize>,
-        bytes: &[u8],
-        now: Now,
-    ) {
-        let verdict = self.server.handle_peer(id, from, &bytes[place.clone()], now);
-        if let Verdict::ToClient { to, header, padding } = verdict {
-            self.relay_to_client(to, &header, place, padding, bytes);
-        }
-    }
-
-    /// Towards a peer. One that is itself a relayed address of this process is reached without a
-    /// socket, and so whether or not its port can be reached from outside.
-    fn relay_to_peer(
-        &mut self,
-        from: AllocationId,
-        peer: PeerAddress,
-        payload: Range<usize>,
-        bytes: &[u8],
-        now: Now,
-    ) {
-        let peer = peer.address();
-        let Some(leg) = self.legs.get(from) else { return };
-        let relayed = leg.relay.address;
-        if let Some(neighbour) = self.server.relayed_at(peer) {
-            return self.handle_peer(neighbour, relayed, payload, bytes, now);
-        }
-        if let Some(shard) = relay::shard_of(&self.shared.pools, peer) {
-            let server = &mut self.server;
-            let dropped = |reason| drop(server.drop(reason));
-            return self.post.add(shard, peer, relayed, &bytes[payload], dropped);
-        }
-        let out = Route { socket: SocketKey::Relay(from), to: peer, from: None };
-        self.egress.push(out, &[], payload, 0);
-    }
-
-    fn relay_to_client(
-        &mut self,
-        to: AllocationId,
-        header: &Header,
-        data: Range<usize>,
-        padding: usize,
-        bytes: &[u8],
-    ) {
-        let Some(leg) = self.legs.get(to) else { return };
-        match leg.client {
-            ClientPath::Datagram(route) => {
-                self.egress.push(route, header.as_bytes(), data, padding);
-            }
-            ClientPath::Stream(id) => {
-                let Some(connection) = self.connections.get(id) else { return };
-                let header = header.as_bytes();
-                match connection.push(header, &bytes[data], padding, Importance::Data) {
-                    Ok(()) => self.pushed.push(id),
-                    Err(_) => drop(self.server.drop(DropReason::StreamFull)),
-                }
-            }
-        }
-    }
-
-    /// Obtains what a new allocation needs; the server writes the response either way.
-    fn bind(&mut self, pending: PendingAllocation, client: ClientPath, now: Now) {
-        let obtained = self.obtain(&pending, now);
-        let (relay, quota) = match obtained {
-            Ok(obtained) => obtained,
-            Err(error) => {
-                self.server.allocated(pending, Err(error), now, &mut self.reply);
-                return;
-            }
-        };
-        let allocated = Allocated { relayed: RelayedAddress(relay.address), meter: quota.meter() };
-        let id = self.server.allocated(pending, Ok(allocated), now, &mut self.reply);
-        let (Some(id), Some(me)) = (id, self.me.upgrade()) else { return };
-        let relay = Rc::new(relay);
-        let pump = tokio::task::spawn_local(udp::pump_relay(me, id, Rc::clone(&relay)));
-        let leg = Leg { relay, client, pump: pump.abort_handle(), _quota: quota };
-        self.legs.insert(id, leg);
-    }
-
-    fn obtain(
-        &mut self,
-        pending: &PendingAllocation,
-        now: Now,
-    ) -> Result<(RelaySocket, QuotaLease), AllocateError> {
-        let quota = self.shared.quotas.take(pending.account())?;
-        let pools = &self.shared.pools;
-        let parity = if pending.wants_even_port() { Parity::Even } else { Parity::Any };
-        match relay::bind(pools, pending.family(), parity, self.post.own(), now.instant) {
-            Ok(relay) => Ok((relay, quota)),
-            Err(error) => {
-                self.warn_of_bind(&error, now.instant);
-                Err(AllocateError::NoCapacity)
-            }
-        }
-    }
-
-    /// An operator must look, but one line for each refused client would drown the log.
-    fn warn_of_bind(&mut self, error: &std::io::Error, now: Instant) {
-        const QUIET: Duration = Duration::from_secs(60);
-        if self.bind_warned.is_some_and(|warned| now - warned < QUIET) {
-            return;
-        }
-        self.bind_warned = Some(now);
-        warn!(%error, "no relay socket; clients are refused with 508");
-    }
-
-    fn flush(&mut self, bytes: &[u8]) {
-        let Self { server, listeners, legs, egress, post, connections, pushed, .. } = self;
-        for id in pushed.drain(..) {
-            // A connection that cannot be written to ends at its own next turn.
-            if let Some(Err(_)) = connections.get(id).map(|connection| connection.flush()) {
-                connections[id].give_up();
-            }
-        }
-        egress.flush(
-            bytes,
-            |key| match key {
-                SocketKey::Listener(index) => listeners.get(index).map(|own| &own.socket),
-                SocketKey::Relay(id) => legs.get(id).map(|leg| &leg.relay.socket),
-            },
-            |reason| drop(server.drop(reason)),
-        );
-        post.send(|reason| drop(server.drop(reason)));
-    }
-
-    /// Logs what happened; drops what a closed allocation held.
-    fn handle_events(&mut self) {
-        while let Some(event) = self.server.poll_event() {
-            if let Event::Closed { id, .. } = event {
-                self.legs.remove(id);
-            }
-            log(&event);
-        }
-    }
-}
-
-/// One line when an allocation opens, one when it closes; the relayed address tells which belong
-/// together. Who they connect is written down on purpose (RFC 8656 §21.3.2).
-fn log(event: &Event) {
-    match event {
-        Event::Opened { client, relayed, username, .. } => {
-            info!(user = %escaped(username), client = %client.client,
-                transport = client.transport.label(), relayed = %relayed.0, "allocation opened");
-        }
-        Event::ChannelBound { id, number, peer, .. } => {
-            debug!(allocation = ?id, channel = number.number(), peer = %peer.address(),
-                "channel bound");
-        }
-        Event::Closed { client, relayed, username, reason, lived, to_peer, to_client, .. } => {
-            info!(user = %escaped(username), client = %client.client,
-                transport = client.transport.label(), relayed = %relayed.0,
-                reason = reason.label(), seconds = lived.as_secs(),
-                to_peer_bytes = to_peer.bytes, to_peer_packets = to_peer.packets,
-                to_client_bytes = to_client.bytes, to_client_packets = to_client.packets,
-                "allocation closed");
-        }
+        self.work.handle_events(&[]);
     }
 }

@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::post::{Inbox, Post};
-use super::shard::{Shard, Shared};
+use super::shard::Shard;
 use super::stream::Speaks;
 use super::udp::{self, Listener};
+use super::work::{Shared, SocketKey};
 use super::{BindError, clock, stream};
 use crate::turn::{self, Server, Stats, policy};
 
@@ -121,10 +122,10 @@ fn run(
         let Start { core, mut host, seed, shared, streams, post, inbox: mail, .. } = start;
         host.endpoints.extend(&addresses);
         let server = Server::new(core, host, seed);
-        let shard = Shard::new(server, listeners.clone(), shared, post);
+        let shard = Shard::new(server, listeners, shared, post);
         tokio::task::spawn_local(udp::pump_post(Rc::clone(&shard), mail));
-        for (index, listener) in listeners.into_iter().enumerate() {
-            tokio::task::spawn_local(udp::pump_listener(Rc::clone(&shard), index, listener));
+        for index in 0..addresses.len() {
+            tokio::task::spawn_local(udp::pump(Rc::clone(&shard), SocketKey::Listener(index)));
         }
         for listener in stream_listeners {
             let shard = Rc::clone(&shard);
@@ -137,17 +138,17 @@ fn run(
     });
 }
 
-fn bind(listen: &[SocketAddr]) -> Result<Vec<Rc<Listener>>, BindError> {
+fn bind(listen: &[SocketAddr]) -> Result<Vec<Listener>, BindError> {
     listen
         .iter()
         .map(|&address| {
-            let bound = Listener::bind(address).map(Rc::new);
+            let bound = Listener::bind(address);
             bound.map_err(|error| BindError { address, transport: "udp", error })
         })
         .collect()
 }
 
-fn bind_streams(listeners: &[Rc<Listener>]) -> Result<Vec<TcpListener>, BindError> {
+fn bind_streams(listeners: &[Listener]) -> Result<Vec<TcpListener>, BindError> {
     listeners
         .iter()
         .map(|listener| {

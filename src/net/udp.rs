@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Debug;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,10 +11,9 @@ use std::rc::Rc;
 use tracing::error;
 
 use super::post::Inbox;
-use super::relay::RelaySocket;
-use super::shard::{Shard, SocketKey};
+use super::shard::Shard;
 use super::sys::{Options, Socket};
-use crate::turn::AllocationId;
+use super::work::SocketKey;
 
 /// Datagrams in one turn after which there are likely more to come.
 const FULL_TURN: usize = 32;
@@ -35,22 +35,10 @@ impl Listener {
     }
 }
 
-/// Reads a listener until the shard ends.
-pub(super) async fn pump_listener(shard: Rc<RefCell<Shard>>, index: usize, listener: Rc<Listener>) {
-    pump(shard, SocketKey::Listener(index), &listener.socket).await;
-}
-
-/// Reads a relay socket until its allocation ends, which aborts the task.
-pub(super) async fn pump_relay(
-    shard: Rc<RefCell<Shard>>,
-    id: AllocationId,
-    relay: Rc<RelaySocket>,
-) {
-    pump(shard, SocketKey::Relay(id), &relay.socket).await;
-}
-
-async fn pump(shard: Rc<RefCell<Shard>>, key: SocketKey, socket: &Socket) {
-    while socket.readable().await.is_ok() {
+/// Reads a socket until it is gone: a listener until the shard ends, a relay socket until its
+/// allocation does. Holds no socket, so that one is closed when the shard drops it.
+pub(super) async fn pump(shard: Rc<RefCell<Shard>>, key: SocketKey) {
+    while poll_fn(|context| shard.borrow().poll_readable(key, context)).await.is_ok() {
         match turn(&shard, key) {
             // A flood on one socket must not starve the others.
             Ok(received) if received >= FULL_TURN => tokio::task::yield_now().await,

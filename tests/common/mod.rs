@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use hairpin::config::Config;
 use hairpin::server::Running;
@@ -30,6 +31,28 @@ impl TestServer {
     /// The first UDP listener.
     pub fn turn(&self) -> SocketAddr {
         self.running.as_ref().unwrap().addresses().listen[0]
+    }
+
+    /// All UDP listeners, in the order of the configuration.
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.running.as_ref().unwrap().addresses().listen
+    }
+
+    /// How many packets it dropped for this reason.
+    pub async fn dropped(&self, reason: &str) -> f64 {
+        let series = format!(r#"hairpin_dropped_packets_total{{reason="{reason}"}}"#);
+        scrape(self.http()).await.get(&series)
+    }
+
+    /// Waits until it has dropped this many packets for this reason.
+    pub async fn until_dropped(&self, reason: &str, count: f64) {
+        let dropped = async {
+            while self.dropped(reason).await < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let deadline = Duration::from_secs(20);
+        tokio::time::timeout(deadline, dropped).await.expect("so many packets are dropped");
     }
 
     /// The HTTP listener.

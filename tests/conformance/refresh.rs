@@ -41,11 +41,12 @@ fn refresh_with_another_family_is_443() {
 /// 8656-§8.2-2
 #[test]
 fn lifetime_of_zero_deletes_the_allocation() {
-    let (mut world, mut client, _) = allocated();
+    let (mut world, mut client, relay) = allocated();
     client.permit(&mut world, &[PEER]);
     client.bind(&mut world, 0x4000, PEER);
     assert_eq!(client.refresh(&mut world, 0).lifetime(), 0);
     assert_eq!((world.server.allocations(), world.relay_count()), (0, 0));
+    assert_eq!(world.server.relayed_at(relay), None);
     assert_eq!(client.permit(&mut world, &[PEER]), 437);
     assert_eq!(client.send(&mut world, PEER, b"x").dropped(), DropReason::NoAllocation);
     let dropped = client.channel_data(&mut world, 0x4000, b"x").dropped();

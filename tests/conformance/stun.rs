@@ -220,6 +220,9 @@ fn late_retransmission_of_allocate_gets_the_same_relayed_address() {
     let again = world.deliver(client.five, &request).reply();
     assert_eq!(again.address(attr::XRA), first.address(attr::XRA));
     assert_eq!(again.lifetime(), 570);
+    world.pass(std::time::Duration::from_millis(400));
+    let again = world.deliver(client.five, &request).reply();
+    assert_eq!(again.lifetime(), 570, "a started second counts");
 }
 
 /// 8489-§6.3.1.1-2

@@ -21,7 +21,6 @@ pub(crate) const CHANNEL_BIND: u16 = 0x0009;
 pub(crate) const SEND_INDICATION: u16 = 0x0016;
 pub(crate) const DATA_INDICATION: u16 = 0x0017;
 pub(crate) const SUCCESS: u16 = 0x0100;
-pub(crate) const ERROR: u16 = 0x0110;
 
 pub(crate) mod attr {
     pub(crate) const MAPPED_ADDRESS: u16 = 0x0001;

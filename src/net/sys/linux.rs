@@ -6,6 +6,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
+use std::task::{Context, Poll};
 
 use libc::c_int;
 use socket2::SockAddr;
@@ -78,6 +79,11 @@ impl Socket {
     /// Waits until [`Socket::recv`] may find something.
     pub async fn readable(&self) -> io::Result<()> {
         self.socket.readable().await
+    }
+
+    /// The same for who cannot borrow the socket while waiting. Wakes only the last caller.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_recv_ready(context)
     }
 
     /// Fills `batch` with what has arrived, and tells how many datagrams that is; 0 is nothing.

@@ -2,7 +2,7 @@
 //!
 //! On Linux whole batches cross the kernel boundary: `recvmmsg` with GRO in, `sendmmsg` with GSO
 //! out. Elsewhere, and with the feature `portable`, the same face is put on plain tokio sockets.
-//! Knows nothing of STUN or TURN, and waits only in [`Socket::readable`].
+//! Knows nothing of STUN or TURN, and waits only for [`Socket`] to become readable.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 
 use socket2::{SockAddr, SockRef};
 use tokio::net::UdpSocket;
@@ -56,6 +57,11 @@ impl Socket {
     /// Waits until [`Socket::recv`] may find something.
     pub async fn readable(&self) -> io::Result<()> {
         self.socket.readable().await
+    }
+
+    /// The same for who cannot borrow the socket while waiting. Wakes only the last caller.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_recv_ready(context)
     }
 
     /// Fills `batch` with what has arrived, and tells how many datagrams that is; 0 is nothing.

@@ -1,0 +1,349 @@
+//! What a shard does about each verdict: binds, relays, replies, and sends what has come together.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slotmap::{SecondaryMap, SlotMap};
+use tokio::task::AbortHandle;
+use tracing::{debug, info, warn};
+
+use super::egress::{Egress, Route};
+use super::ports::{Parity, PortPool};
+use super::post::Post;
+use super::quota::{QuotaLease, Quotas};
+use super::relay::{self, RelaySocket};
+use super::shard::Shard;
+use super::stream::{Connection, ConnectionId, Importance};
+use super::sys::{Datagram, Socket};
+use super::udp::{self, Listener};
+use crate::logging::escaped;
+use crate::turn::{
+    AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress,
+    PendingAllocation, RelayedAddress, Server, Transport, Verdict,
+};
+
+/// What all shards of the process share: control plane only.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) pools: Arc<[Arc<PortPool>]>,
+    pub(super) quotas: Arc<Quotas>,
+}
+
+/// Names a socket of the shard while packets wait in the egress.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum SocketKey {
+    /// By its index.
+    Listener(usize),
+    /// The relay socket of an allocation.
+    Relay(AllocationId),
+}
+
+/// How to reach a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ClientPath {
+    /// From the very address it sent to.
+    Datagram(Route<SocketKey>),
+    /// Over its connection.
+    Stream(ConnectionId),
+}
+
+/// What an allocation holds outside of the core. Dropping it closes the socket and gives back
+/// port and quota.
+struct Leg {
+    relay: RelaySocket,
+    client: ClientPath,
+    pump: AbortHandle,
+    _quota: QuotaLease,
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+/// All of a shard but its receive buffers.
+pub(super) struct Work {
+    pub(super) server: Server,
+    listeners: Vec<Listener>,
+    legs: SecondaryMap<AllocationId, Leg>,
+    pub(super) connections: SlotMap<ConnectionId, Rc<Connection>>,
+    /// Connections with something to write in this turn.
+    pushed: Vec<ConnectionId>,
+    egress: Egress<SocketKey>,
+    reply: Vec<u8>,
+    shared: Shared,
+    pub(super) post: Post,
+    me: Weak<RefCell<Shard>>,
+    bind_warned: Option<Instant>,
+}
+
+impl Work {
+    /// `me` is the shard that this belongs to.
+    pub(super) fn new(
+        server: Server,
+        listeners: Vec<Listener>,
+        shared: Shared,
+        post: Post,
+        me: Weak<RefCell<Shard>>,
+    ) -> Self {
+        Self {
+            server,
+            listeners,
+            legs: SecondaryMap::new(),
+            connections: SlotMap::with_key(),
+            pushed: Vec::new(),
+            egress: Egress::new(),
+            reply: Vec::new(),
+            shared,
+            post,
+            me,
+            bind_warned: None,
+        }
+    }
+
+    /// Forgets what was to be sent.
+    pub(super) fn abandon(&mut self) {
+        self.egress = Egress::new();
+        self.pushed.clear();
+    }
+
+    pub(super) fn socket(&self, key: SocketKey) -> Option<&Socket> {
+        match key {
+            SocketKey::Listener(index) => self.listeners.get(index).map(|own| &own.socket),
+            SocketKey::Relay(id) => self.legs.get(id).map(|leg| &leg.relay.socket),
+        }
+    }
+
+    /// A datagram from a client, or from somebody who would like to be one.
+    pub(super) fn handle_datagram(
+        &mut self,
+        listener: usize,
+        datagram: Datagram,
+        bytes: &[u8],
+        now: Now,
+    ) {
+        let Some(local) = self.listeners.get(listener).map(|own| own.address) else { return };
+        let back =
+            Route { socket: SocketKey::Listener(listener), to: datagram.from, from: datagram.to };
+        let from = FiveTuple {
+            transport: Transport::Udp,
+            client: datagram.from,
+            server: SocketAddr::new(datagram.to.unwrap_or(local.ip()), local.port()),
+        };
+        self.handle_client(ClientPath::Datagram(back), from, datagram.range(), bytes, now);
+    }
+
+    /// One message from a client, whichever way it came.
+    pub(super) fn handle_client(
+        &mut self,
+        path: ClientPath,
+        from: FiveTuple,
+        place: Range<usize>,
+        bytes: &[u8],
+        now: Now,
+    ) {
+        self.reply.clear();
+        match self.server.handle_client(from, &bytes[place.clone()], now, &mut self.reply) {
+            Verdict::Drop(_) => {}
+            Verdict::Reply => {
+                // What a response says is over must be over when it arrives.
+                self.handle_events(bytes);
+                self.reply_to(path);
+            }
+            Verdict::ToPeer { from, peer, payload } => {
+                let payload = place.start + payload.start..place.start + payload.end;
+                self.relay_to_peer(from, peer, payload, bytes, now);
+            }
+            Verdict::ToClient { to, header, padding } => {
+                self.relay_to_client(to, &header, place, padding, bytes);
+            }
+            Verdict::Bind(pending) => {
+                self.bind(pending, path, now);
+                self.reply_to(path);
+            }
+        }
+    }
+
+    fn reply_to(&mut self, path: ClientPath) {
+        match path {
+            ClientPath::Datagram(route) => self.egress.push_owned(route, &self.reply),
+            ClientPath::Stream(id) => {
+                let Some(connection) = self.connections.get(id) else { return };
+                let pushed = connection.push(&self.reply, &[], 0, Importance::Control);
+                if pushed.is_err() {
+                    // It does not even read responses; its next turn finds it closed.
+                    connection.give_up();
+                }
+                self.pushed.push(id);
+            }
+        }
+    }
+
+    /// A datagram at a relayed address.
+    pub(super) fn handle_peer(
+        &mut self,
+        id: AllocationId,
+        from: SocketAddr,
+        place: Range<usize>,
+        bytes: &[u8],
+        now: Now,
+    ) {
+        let verdict = self.server.handle_peer(id, from, &bytes[place.clone()], now);
+        if let Verdict::ToClient { to, header, padding } = verdict {
+            self.relay_to_client(to, &header, place, padding, bytes);
+        }
+    }
+
+    /// Towards a peer. One that is itself a relayed address of this process is reached without a
+    /// socket, and so whether or not its port can be reached from outside.
+    fn relay_to_peer(
+        &mut self,
+        from: AllocationId,
+        peer: PeerAddress,
+        payload: Range<usize>,
+        bytes: &[u8],
+        now: Now,
+    ) {
+        let peer = peer.address();
+        let Some(leg) = self.legs.get(from) else { return };
+        let relayed = leg.relay.address;
+        if let Some(neighbour) = self.server.relayed_at(peer) {
+            return self.handle_peer(neighbour, relayed, payload, bytes, now);
+        }
+        if let Some(shard) = relay::shard_of(&self.shared.pools, peer) {
+            let server = &mut self.server;
+            let dropped = |reason| drop(server.drop(reason));
+            return self.post.add(shard, peer, relayed, &bytes[payload], dropped);
+        }
+        let out = Route { socket: SocketKey::Relay(from), to: peer, from: None };
+        self.egress.push(out, &[], payload, 0);
+    }
+
+    fn relay_to_client(
+        &mut self,
+        to: AllocationId,
+        header: &Header,
+        data: Range<usize>,
+        padding: usize,
+        bytes: &[u8],
+    ) {
+        let Some(leg) = self.legs.get(to) else { return };
+        match leg.client {
+            ClientPath::Datagram(route) => {
+                self.egress.push(route, header.as_bytes(), data, padding);
+            }
+            ClientPath::Stream(id) => {
+                let Some(connection) = self.connections.get(id) else { return };
+                let header = header.as_bytes();
+                match connection.push(header, &bytes[data], padding, Importance::Data) {
+                    Ok(()) => self.pushed.push(id),
+                    Err(_) => drop(self.server.drop(DropReason::StreamFull)),
+                }
+            }
+        }
+    }
+
+    /// Obtains what a new allocation needs; the server writes the response either way.
+    fn bind(&mut self, pending: PendingAllocation, client: ClientPath, now: Now) {
+        let obtained = self.obtain(&pending, now);
+        let (relay, quota) = match obtained {
+            Ok(obtained) => obtained,
+            Err(error) => {
+                self.server.allocated(pending, Err(error), now, &mut self.reply);
+                return;
+            }
+        };
+        let allocated = Allocated { relayed: RelayedAddress(relay.address), meter: quota.meter() };
+        let id = self.server.allocated(pending, Ok(allocated), now, &mut self.reply);
+        let (Some(id), Some(me)) = (id, self.me.upgrade()) else { return };
+        let pump = tokio::task::spawn_local(udp::pump(me, SocketKey::Relay(id)));
+        let leg = Leg { relay, client, pump: pump.abort_handle(), _quota: quota };
+        self.legs.insert(id, leg);
+    }
+
+    fn obtain(
+        &mut self,
+        pending: &PendingAllocation,
+        now: Now,
+    ) -> Result<(RelaySocket, QuotaLease), AllocateError> {
+        let quota = self.shared.quotas.take(pending.account())?;
+        let pools = &self.shared.pools;
+        let parity = if pending.wants_even_port() { Parity::Even } else { Parity::Any };
+        match relay::bind(pools, pending.family(), parity, self.post.own(), now.instant) {
+            Ok(relay) => Ok((relay, quota)),
+            Err(error) => {
+                self.warn_of_bind(&error, now.instant);
+                Err(AllocateError::NoCapacity)
+            }
+        }
+    }
+
+    /// An operator must look, but one line for each refused client would drown the log.
+    fn warn_of_bind(&mut self, error: &io::Error, now: Instant) {
+        const QUIET: Duration = Duration::from_secs(60);
+        if self.bind_warned.is_some_and(|warned| now - warned < QUIET) {
+            return;
+        }
+        self.bind_warned = Some(now);
+        warn!(%error, "no relay socket; clients are refused with 508");
+    }
+
+    pub(super) fn flush(&mut self, bytes: &[u8]) {
+        let Self { server, listeners, legs, egress, post, connections, pushed, .. } = self;
+        for id in pushed.drain(..) {
+            // A connection that cannot be written to ends at its own next turn.
+            if let Some(Err(_)) = connections.get(id).map(|connection| connection.flush()) {
+                connections[id].give_up();
+            }
+        }
+        egress.flush(
+            bytes,
+            |key| match key {
+                SocketKey::Listener(index) => listeners.get(index).map(|own| &own.socket),
+                SocketKey::Relay(id) => legs.get(id).map(|leg| &leg.relay.socket),
+            },
+            |reason| drop(server.drop(reason)),
+        );
+        post.send(|reason| drop(server.drop(reason)));
+    }
+
+    /// Logs what happened; drops what a closed allocation held, once what it relayed has left.
+    pub(super) fn handle_events(&mut self, bytes: &[u8]) {
+        while let Some(event) = self.server.poll_event() {
+            if let Event::Closed { id, .. } = event {
+                self.flush(bytes);
+                self.legs.remove(id);
+            }
+            log(&event);
+        }
+    }
+}
+
+/// One line when an allocation opens, one when it closes; the relayed address tells which belong
+/// together. Who they connect is written down on purpose (RFC 8656 §21.3.2).
+fn log(event: &Event) {
+    match event {
+        Event::Opened { client, relayed, username, .. } => {
+            info!(user = %escaped(username), client = %client.client,
+                transport = client.transport.label(), relayed = %relayed.0, "allocation opened");
+        }
+        Event::ChannelBound { id, number, peer, .. } => {
+            debug!(allocation = ?id, channel = number.number(), peer = %peer.address(),
+                "channel bound");
+        }
+        Event::Closed { client, relayed, username, reason, lived, to_peer, to_client, .. } => {
+            info!(user = %escaped(username), client = %client.client,
+                transport = client.transport.label(), relayed = %relayed.0,
+                reason = reason.label(), seconds = lived.as_secs(),
+                to_peer_bytes = to_peer.bytes, to_peer_packets = to_peer.packets,
+                to_client_bytes = to_client.bytes, to_client_packets = to_client.packets,
+                "allocation closed");
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! A TURN client of the tests' own, written from the RFCs in raw bytes: it shares no code with
+//! the server, so that both cannot agree on a mistake.
+//!
+//! It asserts what must hold for every message: sizes, padding of zeros, transaction id,
+//! MESSAGE-INTEGRITY, and that everything comes from the address it talks to.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit, Mac};
+use md5::{Digest, Md5};
+use sha1::Sha1;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Generous: a loaded machine is slow, and nothing is measured.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+/// After which an unanswered request is sent again.
+const RETRANSMIT: Duration = Duration::from_millis(500);
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+pub(crate) const BINDING: u16 = 0x001;
+pub(crate) const ALLOCATE: u16 = 0x003;
+pub(crate) const REFRESH: u16 = 0x004;
+pub(crate) const CREATE_PERMISSION: u16 = 0x008;
+pub(crate) const CHANNEL_BIND: u16 = 0x009;
+const SEND_INDICATION: u16 = 0x016;
+const DATA_INDICATION: u16 = 0x017;
+
+const USERNAME: u16 = 0x006;
+const MESSAGE_INTEGRITY: u16 = 0x008;
+const ERROR_CODE: u16 = 0x009;
+const CHANNEL_NUMBER: u16 = 0x00C;
+const LIFETIME: u16 = 0x00D;
+const XOR_PEER_ADDRESS: u16 = 0x012;
+const DATA: u16 = 0x013;
+const REALM: u16 = 0x014;
+const NONCE: u16 = 0x015;
+const XOR_RELAYED_ADDRESS: u16 = 0x016;
+const REQUESTED_ADDRESS_FAMILY: u16 = 0x017;
+const REQUESTED_TRANSPORT: u16 = 0x019;
+const XOR_MAPPED_ADDRESS: u16 = 0x020;
+
+const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
+
+/// An attribute's type and value.
+pub(crate) type Attribute = (u16, Vec<u8>);
+
+/// A STUN message taken apart.
+#[derive(Debug)]
+pub(crate) struct Message {
+    bytes: Vec<u8>,
+    kind: u16,
+    id: [u8; 12],
+    attributes: Vec<(u16, std::ops::Range<usize>)>,
+}
+
+impl Message {
+    /// Takes a message apart, and panics where it is not as RFC 8489 §5 and §14 want it.
+    fn parse(bytes: Vec<u8>) -> Self {
+        let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        assert_eq!(bytes[4..8], COOKIE, "a magic cookie");
+        assert_eq!(usize::from(word(2)) + 20, bytes.len(), "the header tells the length");
+        let mut attributes = Vec::new();
+        let mut at = 20;
+        while at < bytes.len() {
+            let (kind, length) = (word(at), usize::from(word(at + 2)));
+            let value = at + 4..at + 4 + length;
+            at = value.end.next_multiple_of(4);
+            assert!(bytes[value.end..at].iter().all(|&byte| byte == 0), "padding is zeros");
+            attributes.push((kind, value));
+        }
+        Self { kind: word(0), id: bytes[8..20].try_into().unwrap(), attributes, bytes }
+    }
+
+    pub(crate) fn get(&self, kind: u16) -> Option<&[u8]> {
+        self.attributes.iter().find(|(own, _)| *own == kind).map(|(_, at)| &self.bytes[at.clone()])
+    }
+
+    fn address(&self, kind: u16) -> Option<SocketAddr> {
+        let value = self.get(kind)?;
+        let mask = [&COOKIE[..], &self.id].concat();
+        let port = u16::from_be_bytes([value[2] ^ mask[0], value[3] ^ mask[1]]);
+        let ip: Vec<u8> = value[4..].iter().zip(&mask).map(|(byte, mask)| byte ^ mask).collect();
+        let ip: IpAddr = match value[1] {
+            1 => <[u8; 4]>::try_from(ip).unwrap().into(),
+            2 => <[u8; 16]>::try_from(ip).unwrap().into(),
+            family => panic!("family {family}"),
+        };
+        Some(SocketAddr::new(ip, port))
+    }
+
+    /// 200 for a success, else the error code.
+    pub(crate) fn code(&self) -> u16 {
+        match self.kind & 0x110 {
+            0x100 => 200,
+            0x110 => {
+                let value = self.get(ERROR_CODE).expect("an error has a code");
+                u16::from(value[2]) * 100 + u16::from(value[3])
+            }
+            _ => panic!("no response: {:04x}", self.kind),
+        }
+    }
+
+    pub(crate) fn mapped(&self) -> SocketAddr {
+        self.address(XOR_MAPPED_ADDRESS).expect("XOR-MAPPED-ADDRESS")
+    }
+
+    pub(crate) fn relayed(&self) -> SocketAddr {
+        self.address(XOR_RELAYED_ADDRESS).expect("XOR-RELAYED-ADDRESS")
+    }
+
+    /// LIFETIME, in seconds.
+    pub(crate) fn lifetime(&self) -> u32 {
+        u32::from_be_bytes(self.get(LIFETIME).expect("LIFETIME").try_into().unwrap())
+    }
+
+    /// Whether the message is signed, and by whom must be.
+    fn is_signed(&self, key: &[u8]) -> bool {
+        let Some((_, at)) = self.attributes.iter().find(|(kind, _)| *kind == MESSAGE_INTEGRITY)
+        else {
+            return false;
+        };
+        let start = at.start - 4;
+        let mut signed = self.bytes[..start].to_vec();
+        signed[2..4].copy_from_slice(&((start - 20 + 24) as u16).to_be_bytes());
+        assert_eq!(self.bytes[at.clone()], sign(key, &signed), "signed with our key");
+        true
+    }
+}
+
+fn sign(key: &[u8], bytes: &[u8]) -> [u8; 20] {
+    let mut mac = Hmac::<Sha1>::new_from_slice(key).unwrap();
+    mac.update(bytes);
+    mac.finalize().into_bytes().into()
+}
+
+fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    message.extend(kind.to_be_bytes());
+    message.extend((value.len() as u16).to_be_bytes());
+    message.extend(value);
+    // Not zeros: what is in the padding must not matter.
+    message.resize(message.len().next_multiple_of(4), 0xA5);
+    let length = (message.len() - 20) as u16;
+    message[2..4].copy_from_slice(&length.to_be_bytes());
+}
+
+fn header(kind: u16) -> Vec<u8> {
+    let id: [u8; 12] = rand::random();
+    [&kind.to_be_bytes()[..], &[0, 0], &COOKIE, &id].concat()
+}
+
+fn xor_address(message: &[u8], address: SocketAddr) -> Vec<u8> {
+    let port = address.port().to_be_bytes();
+    let (family, ip) = match address.ip() {
+        IpAddr::V4(ip) => (1, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (2, ip.octets().to_vec()),
+    };
+    let mask = &message[4..20];
+    let mut value = vec![0, family, port[0] ^ mask[0], port[1] ^ mask[1]];
+    value.extend(ip.iter().zip(mask).map(|(byte, mask)| byte ^ mask));
+    value
+}
+
+/// A Binding request.
+pub(crate) fn binding_request() -> Vec<u8> {
+    header(BINDING)
+}
+
+/// What a client hears from its peers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Received {
+    /// In a Data indication.
+    Data(SocketAddr, Vec<u8>),
+    /// In ChannelData.
+    Channel(u16, Vec<u8>),
+}
+
+/// One client, which is one five-tuple.
+pub(crate) struct Client {
+    socket: UdpSocket,
+    server: SocketAddr,
+    user: String,
+    realm: Vec<u8>,
+    nonce: Option<Vec<u8>>,
+    relayed: Option<SocketAddr>,
+    waiting: VecDeque<Received>,
+}
+
+impl Client {
+    /// A client `alice` at the server's own IP address.
+    pub(crate) fn new(server: SocketAddr) -> Self {
+        Self::at(server.ip(), server)
+    }
+
+    /// A client `alice` at another address of this machine.
+    pub(crate) fn at(ip: IpAddr, server: SocketAddr) -> Self {
+        Self {
+            socket: socket(ip),
+            server,
+            user: "alice".into(),
+            realm: Vec::new(),
+            nonce: None,
+            relayed: None,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn user(mut self, name: &str) -> Self {
+        self.user = name.into();
+        self
+    }
+
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
+    }
+
+    /// The relayed address.
+    pub(crate) fn relayed(&self) -> SocketAddr {
+        self.relayed.expect("an allocation")
+    }
+
+    fn key(&self) -> [u8; 16] {
+        let mut hash = Md5::new();
+        for part in [self.user.as_bytes(), b":", &self.realm, b":secret"] {
+            hash.update(part);
+        }
+        hash.finalize().into()
+    }
+
+    /// Sends as it is.
+    pub(crate) async fn send_raw(&self, bytes: &[u8]) {
+        self.socket.send_to(bytes, self.server).await.unwrap();
+    }
+
+    /// The next datagram, whatever it is, if there is one before `until`.
+    pub(crate) async fn recv_raw(&self, until: Instant) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; 65_536];
+        let received = timeout_at(until, self.socket.recv_from(&mut bytes)).await.ok()?;
+        let (length, from) = received.unwrap();
+        assert_eq!(from, self.server, "everything comes from the address that was asked");
+        bytes.truncate(length);
+        Some(bytes)
+    }
+
+    /// Sends until answered; what peers sent meanwhile waits for [`Client::recv`].
+    async fn exchange(&mut self, request: &[u8]) -> Message {
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            self.send_raw(request).await;
+            let until = Instant::now() + RETRANSMIT;
+            while let Some(bytes) = self.recv_raw(until).await {
+                if bytes[0] >= 0x40 || bytes[..2] == DATA_INDICATION.to_be_bytes() {
+                    self.waiting.push_back(received(bytes));
+                    continue;
+                }
+                let message = Message::parse(bytes);
+                if message.id == request[8..20] {
+                    let method = u16::from_be_bytes([request[0], request[1]]);
+                    assert_eq!(message.kind & !0x110, method);
+                    return message;
+                }
+            }
+        }
+        panic!("no answer");
+    }
+
+    /// Asks, as often as the server wants another nonce, signed as soon as there is one.
+    pub(crate) async fn request(
+        &mut self,
+        method: u16,
+        attributes: impl Fn(&[u8]) -> Vec<Attribute>,
+    ) -> Message {
+        for _ in 0..3 {
+            let mut request = header(method);
+            for (kind, value) in attributes(&request) {
+                push(&mut request, kind, &value);
+            }
+            if let Some(nonce) = &self.nonce {
+                push(&mut request, USERNAME, self.user.as_bytes());
+                push(&mut request, REALM, &self.realm);
+                push(&mut request, NONCE, nonce);
+                let length = (request.len() - 20 + 24) as u16;
+                request[2..4].copy_from_slice(&length.to_be_bytes());
+                let signature = sign(&self.key(), &request);
+                push(&mut request, MESSAGE_INTEGRITY, &signature);
+            }
+            let response = self.exchange(&request).await;
+            let challenged = matches!((response.code(), &self.nonce), (401, None) | (438, _));
+            if !challenged {
+                let signed = response.is_signed(&self.key());
+                assert!(signed || method == BINDING, "{} is signed", response.code());
+                return response;
+            }
+            self.realm = response.get(REALM).expect("REALM").to_vec();
+            self.nonce = Some(response.get(NONCE).expect("NONCE").to_vec());
+        }
+        panic!("the server asks for one nonce after the other");
+    }
+
+    /// Binding: our address as the server sees it.
+    pub(crate) async fn mapped(&mut self) -> SocketAddr {
+        let response = self.exchange(&binding_request()).await;
+        assert_eq!(response.code(), 200);
+        response.mapped()
+    }
+
+    /// Allocate, with these attributes besides REQUESTED-TRANSPORT.
+    pub(crate) async fn allocate_with(&mut self, more: &[Attribute]) -> Message {
+        let udp = (REQUESTED_TRANSPORT, vec![17, 0, 0, 0]);
+        let response =
+            self.request(ALLOCATE, |_| [std::slice::from_ref(&udp), more].concat()).await;
+        if response.code() == 200 {
+            self.relayed = Some(response.relayed());
+            assert_eq!(response.mapped(), self.local());
+        }
+        response
+    }
+
+    /// Allocate, of the family that the server is reached by. 200 or an error code.
+    pub(crate) async fn allocate(&mut self) -> u16 {
+        let family = (REQUESTED_ADDRESS_FAMILY, vec![2, 0, 0, 0]);
+        let more = if self.server.is_ipv6() { vec![family] } else { vec![] };
+        self.allocate_with(&more).await.code()
+    }
+
+    /// Refresh; 0 deletes. 200 or an error code.
+    pub(crate) async fn refresh(&mut self, seconds: u32) -> u16 {
+        let lifetime = (LIFETIME, seconds.to_be_bytes().to_vec());
+        let response = self.request(REFRESH, |_| vec![lifetime.clone()]).await;
+        if response.code() == 200 && seconds == 0 {
+            assert_eq!(response.lifetime(), 0);
+        }
+        response.code()
+    }
+
+    /// CreatePermission. 200 or an error code.
+    pub(crate) async fn permit(&mut self, peer: SocketAddr) -> u16 {
+        let attributes = |message: &[u8]| vec![(XOR_PEER_ADDRESS, xor_address(message, peer))];
+        self.request(CREATE_PERMISSION, attributes).await.code()
+    }
+
+    /// ChannelBind. 200 or an error code.
+    pub(crate) async fn bind(&mut self, number: u16, peer: SocketAddr) -> u16 {
+        let [high, low] = number.to_be_bytes();
+        let attributes = |message: &[u8]| {
+            vec![
+                (CHANNEL_NUMBER, vec![high, low, 0, 0]),
+                (XOR_PEER_ADDRESS, xor_address(message, peer)),
+            ]
+        };
+        self.request(CHANNEL_BIND, attributes).await.code()
+    }
+
+    /// A Send indication.
+    pub(crate) async fn send(&self, peer: SocketAddr, data: &[u8]) {
+        let mut message = header(SEND_INDICATION);
+        let peer = xor_address(&message, peer);
+        push(&mut message, XOR_PEER_ADDRESS, &peer);
+        push(&mut message, DATA, data);
+        self.send_raw(&message).await;
+    }
+
+    /// ChannelData, without padding, as datagrams have it.
+    pub(crate) async fn send_channel(&self, number: u16, data: &[u8]) {
+        let length = (data.len() as u16).to_be_bytes();
+        self.send_raw(&[&number.to_be_bytes()[..], &length, data].concat()).await;
+    }
+
+    /// The next thing a peer sent.
+    pub(crate) async fn recv(&mut self) -> Received {
+        if let Some(received) = self.waiting.pop_front() {
+            return received;
+        }
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let bytes = self.recv_raw(deadline).await.expect("something from a peer");
+            // A retransmission on a slow machine is answered twice.
+            if bytes[0] != 1 {
+                return received(bytes);
+            }
+        }
+    }
+}
+
+/// Takes relayed data out of its frame, checking the frame.
+fn received(bytes: Vec<u8>) -> Received {
+    if bytes[0] >= 0x40 {
+        let [number, length] = [0, 2].map(|at| u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+        assert_eq!(usize::from(length) + 4, bytes.len(), "no more and no less than the data");
+        return Received::Channel(number, bytes[4..].to_vec());
+    }
+    let message = Message::parse(bytes);
+    assert_eq!(message.kind, DATA_INDICATION);
+    let peer = message.address(XOR_PEER_ADDRESS).expect("XOR-PEER-ADDRESS");
+    Received::Data(peer, message.get(DATA).expect("DATA").to_vec())
+}
+
+/// A UDP socket with room for bursts.
+fn socket(ip: IpAddr) -> UdpSocket {
+    let address = SocketAddr::new(ip, 0);
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP));
+    let socket = socket.unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket.set_recv_buffer_size(RECEIVE_BUFFER).unwrap();
+    socket.bind(&address.into()).unwrap();
+    UdpSocket::from_std(socket.into()).unwrap()
+}
+
+/// Somebody without TURN.
+pub(crate) struct Peer(UdpSocket);
+
+impl Peer {
+    pub(crate) fn at(ip: IpAddr) -> Self {
+        Self(socket(ip))
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
+    pub(crate) async fn send(&self, to: SocketAddr, data: &[u8]) {
+        self.0.send_to(data, to).await.unwrap();
+    }
+
+    /// The next datagram and its source.
+    pub(crate) async fn recv(&self) -> (SocketAddr, Vec<u8>) {
+        let mut bytes = vec![0; 65_536];
+        let received = timeout(DEADLINE, self.0.recv_from(&mut bytes)).await;
+        let (length, from) = received.expect("something from the relay").unwrap();
+        bytes.truncate(length);
+        (from, bytes)
+    }
+
+    /// The next datagram, if one has arrived already.
+    pub(crate) fn try_recv(&self) -> Option<(SocketAddr, Vec<u8>)> {
+        let mut bytes = vec![0; 65_536];
+        let (length, from) = self.0.try_recv_from(&mut bytes).ok()?;
+        bytes.truncate(length);
+        Some((from, bytes))
+    }
+}

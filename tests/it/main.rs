@@ -1,0 +1,12 @@
+//! Real sockets, a real server in this process, and clients that share no code with it.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod addresses;
+mod client;
+mod foreign;
+mod lifetimes;
+mod limits;
+mod observability;
+mod relay;

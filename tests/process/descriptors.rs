@@ -1,0 +1,80 @@
+//! A process that may open only few files.
+
+use std::net::{TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use hairpin::stun::ChannelNumber;
+
+use crate::client::{self, Client};
+use crate::server::{Server, Settings};
+
+/// More than the server needs for itself, fewer than the clients ask for.
+const DESCRIPTORS: usize = 64;
+/// Left for scrapes: the one that gave up and the one that counts.
+const SPARE: usize = 2;
+
+#[test]
+fn out_of_descriptors_new_clients_are_refused_and_the_others_go_on() {
+    let settings = Settings {
+        threads: 1,
+        limits: "allocations_per_user = 0\nunauthenticated_per_source = 0",
+        ..Settings::default()
+    };
+    let limited = format!("ulimit -n {DESCRIPTORS} && exec \"$0\" \"$@\"");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &limited, env!("CARGO_BIN_EXE_hairpin")]).stdin(Stdio::null());
+    let server = Server::start_as(shell.env_remove("HAIRPIN_AUTH_SECRET"), &settings);
+
+    let mut clients = Vec::new();
+    let refused = loop {
+        assert!(clients.len() < DESCRIPTORS, "more allocations than descriptors");
+        match Client::allocate(server.turn, "alice", "wonderland") {
+            Ok(client) => clients.push(client),
+            Err(code) => break code,
+        }
+    };
+    assert_eq!(refused, 508);
+    assert!(clients.len() > DESCRIPTORS / 2, "only {} allocations", clients.len());
+    for _ in 0..20 {
+        let refused = Client::allocate(server.turn, "bob", "builder").map(|_| ());
+        assert_eq!(refused, Err(508));
+    }
+    for client in &clients {
+        assert_relays(client);
+    }
+    assert!(client::is_served(server.turn));
+    // A scrape waits for a descriptor; time for it to fail a few times.
+    let scrape = TcpStream::connect(server.http).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    drop(scrape);
+
+    let gone = clients.len() / 2;
+    clients.drain(..gone).for_each(|client| client.refresh(0).unwrap());
+    let newcomers =
+        (0..gone - SPARE).map(|_| Client::allocate(server.turn, "bob", "builder").unwrap());
+    for client in clients.iter().chain(&newcomers.collect::<Vec<_>>()) {
+        assert_relays(client);
+    }
+    assert_eq!(server.metrics().sum(&["hairpin_allocation_errors_total", "508"]), 21);
+    // Twenty-one refusals within a minute are one warning, and so are all failures to accept.
+    let log = server.stop();
+    let warnings: Vec<_> = log.iter().filter(|line| line.contains(" WARN ")).collect();
+    let about = |what| warnings.iter().filter(|line| line.contains(what)).count();
+    assert_eq!(about("refused with 508"), 1, "{warnings:#?}");
+    assert_eq!(about("cannot accept"), 1, "{warnings:#?}");
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+}
+
+/// Both ways over a channel.
+fn assert_relays(client: &Client) {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let number = ChannelNumber::new(0x4000 + peer.local_addr().unwrap().port() % 0x1000).unwrap();
+    client.bind(number, peer.local_addr().unwrap()).unwrap();
+    let packet = client::channel_data(number, b"data");
+    client.socket.send(&packet).unwrap();
+    let (received, relayed) = client::receive(&peer);
+    assert_eq!((received.as_slice(), relayed), (b"data".as_slice(), client.relayed));
+    peer.send_to(b"data", relayed).unwrap();
+    assert_eq!(client.receive(), packet);
+}

@@ -1,0 +1,13 @@
+//! The real binary as its operators and its enemies meet it: exit codes, lines and datagrams.
+//!
+//! Nothing here knows the server's insides. Deadlines are generous and only keep a failing test
+//! from hanging; nothing is timed.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cli;
+mod client;
+mod descriptors;
+mod hostile;
+mod logs;
+mod server;
+mod turnutils;

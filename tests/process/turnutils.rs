@@ -1,0 +1,90 @@
+//! The clients of another implementation: coturn's, as Debian ships them.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use crate::server::{Ended, Process, Server, Settings, dev_ports, hairpin, run};
+
+#[test]
+fn uclient_loses_nothing_through_a_dev_server() {
+    let (_lock, server) = (dev_ports(), Process::spawn(hairpin().args(["serve", "--dev"])));
+    server.stdout().wait_for("Metrics:", 1);
+    // -s: Send indications, for its channel numbers are those of RFC 5766; -y: to each other;
+    // -c: no RTCP, for which it wants pairs of ports.
+    let options = ["-u", "dev", "-w", "dev", "-s", "-y", "-c", "-n", "200", "-m", "10"];
+    let Some(ended) = turnutils("uclient", &[&options[..], &["127.0.0.1"]].concat()) else {
+        return;
+    };
+    assert_no_loss(&ended, 2000);
+    server.signal("TERM");
+    assert!(server.wait().status.success());
+}
+
+#[test]
+fn uclient_with_a_wrong_password_gets_nothing() {
+    let server = Server::start(&Settings::default());
+    let address = server.turn;
+    let port = address.port().to_string();
+    let options = ["-u", "alice", "-w", "guessed", "-s", "-y", "-c", "-n", "1", "-m", "1"];
+    let options = [&options[..], &["-p", &port, "127.0.0.1"]].concat();
+    let Some(ended) = turnutils("uclient", &options) else { return };
+    assert!(!ended.status.success(), "{ended:?}");
+    assert_eq!(server.metrics().sum(&["hairpin_allocations_total"]), 0);
+}
+
+#[test]
+fn uclient_relays_over_ipv6() {
+    let listen = r#"["127.0.0.1:0", "[::1]:0"]"#;
+    let server = Server::start(&Settings { listen, ..Settings::default() });
+    let options =
+        ["-u", "alice", "-w", "wonderland", "-x", "-s", "-y", "-c", "-n", "50", "-m", "4"];
+    let port = server.turn.port().to_string();
+    let options = [&options[..], &["-p", &port, "127.0.0.1"]].concat();
+    let Some(ended) = turnutils("uclient", &options) else { return };
+    assert_no_loss(&ended, 200);
+    let log = server.stop();
+    let opened: Vec<_> = log.iter().filter(|line| line.contains("allocation opened")).collect();
+    assert!(!opened.is_empty());
+    for line in opened {
+        let relayed: SocketAddr = crate::server::field(line, "relayed").parse().unwrap();
+        assert!(relayed.is_ipv6(), "{line}");
+    }
+}
+
+#[test]
+fn stunclient_learns_its_address() {
+    let server = Server::start(&Settings::default());
+    let port = server.turn.port().to_string();
+    let Some(ended) = turnutils("stunclient", &["-p", &port, "127.0.0.1"]) else { return };
+    assert!(ended.status.success(), "{ended:?}");
+    let all = all(&ended);
+    assert!(all.contains("UDP reflexive addr: 127.0.0.1:"), "{all}");
+}
+
+/// Runs `turnutils_…`; none where it is not installed, which CI does not accept.
+fn turnutils(name: &str, options: &[&str]) -> Option<Ended> {
+    let tool = format!("turnutils_{name}");
+    let mut command = Command::new(&tool);
+    command.args(options).stdin(Stdio::null());
+    let probe = Command::new(&tool).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let Ok(mut probe) = probe else {
+        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: install coturn");
+        eprintln!("not run: no {tool} on this machine (apt install coturn)");
+        return None;
+    };
+    probe.wait().unwrap();
+    Some(run(&mut command))
+}
+
+fn assert_no_loss(ended: &Ended, messages: usize) {
+    let all = all(ended);
+    assert!(ended.status.success(), "{all}");
+    assert!(!all.to_lowercase().contains("error"), "{all}");
+    assert!(all.contains("Total lost packets 0 (0.000000%)"), "{all}");
+    let totals = format!("tot_send_msgs={messages}, tot_recv_msgs={messages}\n");
+    assert!(all.contains(&totals), "not {totals}{all}");
+}
+
+fn all(ended: &Ended) -> String {
+    ended.stdout.clone() + &ended.stderr.join("\n") + "\n"
+}

@@ -1,0 +1,45 @@
+//! A deterministic simulator: clients and peers, a network that loses, doubles, reorders, cuts
+//! and flips, a clock that jumps, and beside the server a naive model that must agree with it.
+//!
+//! Everything follows from a seed. `HAIRPIN_SIM_SEED=7 cargo test --test sim` repeats a run,
+//! `HAIRPIN_SIM_STEPS=1000000` makes it longer.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod client;
+mod driver;
+mod model;
+mod sim;
+#[allow(dead_code, reason = "shared with the conformance tests, which need all of it")]
+#[path = "../conformance/wire.rs"]
+mod wire;
+
+use sim::Sim;
+
+/// What CI runs: few seconds in a debug build.
+const SEEDS: std::ops::Range<u64> = 0..16;
+const STEPS: u64 = 4_000;
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn server_and_model_agree_whatever_happens() {
+    let steps = from_environment("HAIRPIN_SIM_STEPS").unwrap_or(STEPS);
+    let seeds = from_environment("HAIRPIN_SIM_SEED").map_or(SEEDS, |seed| seed..seed + 1);
+    for seed in seeds {
+        Sim::new(seed).run(steps);
+    }
+}
+
+/// The same seed is the same run, to the last byte sent.
+#[test]
+fn run_is_determined_by_its_seed() {
+    let digests = [1, 1, 2].map(|seed| {
+        let mut sim = Sim::new(seed);
+        sim.run(1_000);
+        sim.digest
+    });
+    assert_eq!(digests[0], digests[1]);
+    assert_ne!(digests[0], digests[2]);
+}

@@ -1,0 +1,287 @@
+//! The reference: what a TURN server must do, in vectors and linear scans.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::wire::Txid;
+
+pub(crate) const DEFAULT_LIFETIME: u64 = 600;
+pub(crate) const MAX_LIFETIME: u64 = 3600;
+pub(crate) const PERMISSION_MS: u64 = 300_000;
+pub(crate) const NONCE_SECS: i64 = 3600;
+pub(crate) const QUOTA: usize = 3;
+/// Few, so that they are reached.
+pub(crate) const PERMISSIONS: usize = 2;
+pub(crate) const CHANNELS: usize = 2;
+pub(crate) const PORTS: std::ops::RangeInclusive<u16> = 50_000..=50_009;
+pub(crate) const LISTENER: &str = "203.0.113.5:3478";
+pub(crate) const RELAY_V4: &str = "203.0.113.5";
+pub(crate) const RELAY_V6: &str = "2606:4700::5";
+
+/// Both clocks: milliseconds since the start, and seconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    pub(crate) ms: u64,
+    pub(crate) unix: i64,
+}
+
+/// An intact request, as its sender meant it.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) from: SocketAddr,
+    pub(crate) id: Txid,
+    pub(crate) user: &'static str,
+    pub(crate) password_is_right: bool,
+    pub(crate) nonce_minted: i64,
+    /// Whether the nonce was another client's.
+    pub(crate) nonce_is_stolen: bool,
+    /// Whether it carries an attribute nobody knows.
+    pub(crate) unknown: bool,
+    pub(crate) operation: Operation,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    Allocate { lifetime: Option<u32>, v6: bool },
+    Refresh { lifetime: Option<u32> },
+    Permit { peers: Vec<SocketAddr> },
+    Bind { number: u16, peer: SocketAddr },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Allocation {
+    pub(crate) client: SocketAddr,
+    pub(crate) relay: SocketAddr,
+    pub(crate) user: &'static str,
+    pub(crate) id: Txid,
+    pub(crate) expires: u64,
+    pub(crate) permissions: Vec<(IpAddr, u64)>,
+    pub(crate) channels: Vec<(u16, SocketAddr, u64)>,
+}
+
+impl Allocation {
+    pub(crate) fn permits(&self, ip: IpAddr, ms: u64) -> bool {
+        self.permissions.iter().any(|&(other, expires)| other == ip && expires > ms)
+    }
+
+    pub(crate) fn live_channels(&self, ms: u64) -> Vec<(u16, SocketAddr)> {
+        let live = self.channels.iter().filter(|&&(.., expires)| expires > ms);
+        live.map(|&(number, peer, _)| (number, peer)).collect()
+    }
+
+    fn permit(&mut self, ips: &[IpAddr], ms: u64) -> bool {
+        let mut wanted: Vec<IpAddr> =
+            self.permissions.iter().filter(|&&(_, end)| end > ms).map(|&(ip, _)| ip).collect();
+        wanted.extend(ips);
+        wanted.sort();
+        wanted.dedup();
+        if wanted.len() > PERMISSIONS {
+            return false;
+        }
+        self.permissions.retain(|(ip, end)| *end > ms && !ips.contains(ip));
+        let mut ips = ips.to_vec();
+        ips.sort();
+        ips.dedup();
+        self.permissions.extend(ips.into_iter().map(|ip| (ip, ms + PERMISSION_MS)));
+        true
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    /// Longer or shorter than a permission's lifetime, so that each ends first in some run.
+    pub(crate) channel_ms: u64,
+    pub(crate) allocations: Vec<Allocation>,
+}
+
+impl Model {
+    /// Forgets what has expired.
+    pub(crate) fn expire(&mut self, ms: u64) {
+        self.allocations.retain(|allocation| allocation.expires > ms);
+    }
+
+    pub(crate) fn of_client(&mut self, client: SocketAddr) -> Option<&mut Allocation> {
+        self.allocations.iter_mut().find(|allocation| allocation.client == client)
+    }
+
+    pub(crate) fn of_relay(&self, relay: SocketAddr) -> Option<&Allocation> {
+        self.allocations.iter().find(|allocation| allocation.relay == relay)
+    }
+
+    pub(crate) fn held_by(&self, user: &str) -> usize {
+        self.allocations.iter().filter(|allocation| allocation.user == user).count()
+    }
+
+    /// Carries out a request. Its error code, or 0; `None` where a port is needed first.
+    pub(crate) fn request(&mut self, request: &Request, clock: Clock) -> Option<u16> {
+        self.expire(clock.ms);
+        let age = clock.unix - request.nonce_minted;
+        if request.nonce_is_stolen || !(-60..NONCE_SECS).contains(&age) {
+            return Some(438);
+        }
+        if !request.password_is_right {
+            return Some(401);
+        }
+        if request.unknown {
+            return Some(420);
+        }
+        let channel_ms = self.channel_ms;
+        let allocation = self.of_client(request.from);
+        if let Operation::Allocate { .. } = request.operation {
+            return allocation.map(|allocation| repeated(allocation, request));
+        }
+        let Some(allocation) = allocation else { return Some(437) };
+        if allocation.user != request.user {
+            return Some(441);
+        }
+        Some(match &request.operation {
+            Operation::Allocate { .. } => unreachable!("returned above"),
+            Operation::Refresh { lifetime: Some(0) } => {
+                self.allocations.retain(|other| other.client != request.from);
+                0
+            }
+            Operation::Refresh { lifetime } => {
+                allocation.expires = clock.ms + granted(*lifetime) * 1000;
+                0
+            }
+            Operation::Permit { peers } => create_permission(allocation, peers, clock.ms),
+            Operation::Bind { number, peer } => {
+                channel_bind(allocation, (*number, *peer), clock.ms, channel_ms)
+            }
+        })
+    }
+
+    /// Ends an Allocate for which the driver looked for a port.
+    pub(crate) fn bound(
+        &mut self,
+        request: &Request,
+        clock: Clock,
+        port: Result<SocketAddr, u16>,
+    ) -> u16 {
+        self.expire(clock.ms);
+        if let Some(allocation) = self.of_client(request.from) {
+            return repeated(allocation, request);
+        }
+        let Operation::Allocate { lifetime, v6 } = request.operation else { unreachable!() };
+        let relay = match port {
+            Ok(relay) => relay,
+            Err(code) => return code,
+        };
+        assert_eq!(relay.is_ipv6(), v6, "the family that was asked for");
+        assert!(self.of_relay(relay).is_none(), "one port, one allocation");
+        self.allocations.push(Allocation {
+            client: request.from,
+            relay,
+            user: request.user,
+            id: request.id,
+            expires: clock.ms + granted(lifetime) * 1000,
+            permissions: Vec::new(),
+            channels: Vec::new(),
+        });
+        0
+    }
+
+    /// Where ChannelData goes.
+    pub(crate) fn channel_data(
+        &mut self,
+        from: SocketAddr,
+        number: u16,
+        ms: u64,
+    ) -> Option<SocketAddr> {
+        self.expire(ms);
+        let allocation = self.of_client(from)?;
+        let (_, peer) =
+            allocation.live_channels(ms).into_iter().find(|&(other, _)| other == number)?;
+        allocation.permits(peer.ip(), ms).then_some(peer)
+    }
+
+    /// Whether a Send reaches its peer.
+    pub(crate) fn send(&mut self, from: SocketAddr, peer: SocketAddr, ms: u64) -> bool {
+        self.expire(ms);
+        let permitted = self.of_client(from).is_some_and(|own| own.permits(peer.ip(), ms));
+        permitted && may_reach(peer)
+    }
+
+    /// How a peer's datagram reaches the client: by channel, as Data (0), or not at all.
+    pub(crate) fn from_peer(
+        &mut self,
+        relay: SocketAddr,
+        peer: SocketAddr,
+        ms: u64,
+    ) -> Option<u16> {
+        self.expire(ms);
+        let allocation = self.of_relay(relay).filter(|own| own.permits(peer.ip(), ms))?;
+        let channels = allocation.live_channels(ms);
+        Some(channels.into_iter().find(|&(_, other)| other == peer).map_or(0, |(number, _)| number))
+    }
+}
+
+fn repeated(allocation: &Allocation, request: &Request) -> u16 {
+    if allocation.id == request.id && allocation.user == request.user { 0 } else { 437 }
+}
+
+pub(crate) fn granted(lifetime: Option<u32>) -> u64 {
+    u64::from(lifetime.unwrap_or(0)).clamp(DEFAULT_LIFETIME, MAX_LIFETIME)
+}
+
+fn create_permission(allocation: &mut Allocation, peers: &[SocketAddr], ms: u64) -> u16 {
+    if peers.is_empty() {
+        return 400;
+    }
+    if peers.iter().any(|peer| peer.is_ipv6() != allocation.relay.is_ipv6()) {
+        return 443;
+    }
+    if !peers.iter().all(|&peer| may_permit(peer)) {
+        return 403;
+    }
+    let ips: Vec<IpAddr> = peers.iter().map(SocketAddr::ip).collect();
+    if allocation.permit(&ips, ms) { 0 } else { 508 }
+}
+
+fn channel_bind(
+    allocation: &mut Allocation,
+    (number, peer): (u16, SocketAddr),
+    ms: u64,
+    lifetime: u64,
+) -> u16 {
+    if !(0x4000..=0x4FFF).contains(&number) {
+        return 400;
+    }
+    let live = allocation.live_channels(ms);
+    if live.iter().any(|&(other, to)| (other == number) != (to == peer)) {
+        return 400;
+    }
+    if peer.is_ipv6() != allocation.relay.is_ipv6() {
+        return 443;
+    }
+    if !may_reach(peer) {
+        return 403;
+    }
+    let is_new = !live.contains(&(number, peer));
+    if is_new && live.len() >= CHANNELS || !allocation.permit(&[peer.ip()], ms) {
+        return 508;
+    }
+    allocation.channels.retain(|&(other, _, expires)| expires > ms && other != number);
+    allocation.channels.push((number, peer, ms + lifetime));
+    0
+}
+
+/// The hosts of this world that are public.
+const PUBLIC: [&str; 3] = ["8.8.8.8", "9.9.9.9", "2a00::1"];
+
+fn is_public(ip: IpAddr) -> bool {
+    PUBLIC.contains(&&ip.to_string()[..])
+}
+
+fn is_own(ip: IpAddr) -> bool {
+    [RELAY_V4, RELAY_V6].contains(&&ip.to_string()[..])
+}
+
+/// Whether packets may go to exactly there.
+pub(crate) fn may_reach(peer: SocketAddr) -> bool {
+    is_public(peer.ip()) && peer.port() != 0 || is_own(peer.ip()) && PORTS.contains(&peer.port())
+}
+
+/// Whether a permission for the address may be had, asked for with this port.
+pub(crate) fn may_permit(peer: SocketAddr) -> bool {
+    is_public(peer.ip()) || is_own(peer.ip()) && peer.to_string() != LISTENER
+}

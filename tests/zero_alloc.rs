@@ -1,0 +1,324 @@
+//! Relaying a packet takes no memory from the heap: neither the core nor the driver around it.
+//!
+//! Counts what each thread allocates. The first packets may: buffers grow to what is needed, and
+//! stay. Then thousands of packets more, one at a time and in bursts, must not.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(unsafe_code, reason = "an allocator that counts cannot be had without")]
+
+#[path = "process/client.rs"]
+mod client;
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use client::{Client, Login, channel_data, send_indication};
+use common::TestServer;
+use hairpin::config::Config;
+use hairpin::net::clock;
+use hairpin::stun::attribute::{ChannelNumberAttribute, RequestedTransport, XorPeerAddress};
+use hairpin::stun::{ChannelNumber, Method};
+use hairpin::turn::{
+    Allocated, AllocationId, FiveTuple, RelayedAddress, Server, Transport, Verdict, policy,
+};
+
+const PACKETS: usize = 1000;
+const WARM_UP: usize = 100;
+const BURST: usize = 8;
+/// Rounds of bursts, of which one at least must take nothing: how many packets the driver finds
+/// at once is up to the kernel, and its buffers grow with the most it has found yet.
+const ROUNDS: usize = 20;
+const DATA: [u8; 1000] = [0x5a; 1000];
+const NUMBER: ChannelNumber = ChannelNumber::MIN;
+
+thread_local! {
+    static OF_THREAD: Cell<u64> = const { Cell::new(0) };
+}
+/// What all threads named `shard-…` have allocated.
+static OF_SHARDS: AtomicU64 = AtomicU64::new(0);
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+struct Counting;
+
+impl Counting {
+    fn count() {
+        // An error means that the thread is ending.
+        let _ = OF_THREAD.try_with(|count| count.set(count.get() + 1));
+        if is_shard() {
+            OF_SHARDS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::count();
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Self::count();
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        Self::count();
+        // SAFETY: as above.
+        unsafe { System.realloc(block, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+/// Asks the kernel: asking the standard library could allocate.
+fn is_shard() -> bool {
+    let mut name = [0_u8; 16];
+    // SAFETY: the kernel writes at most the 16 bytes there are.
+    let outcome = unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    outcome == 0 && name.starts_with(b"shard-")
+}
+
+#[test]
+fn the_counters_count() {
+    let before = OF_THREAD.get();
+    drop(black_box(vec![0_u8; 100]));
+    assert_eq!(OF_THREAD.get() - before, 1);
+    let mut driver = Driver::start();
+    let before = OF_SHARDS.load(Ordering::Relaxed);
+    driver.client();
+    assert!(OF_SHARDS.load(Ordering::Relaxed) > before, "an Allocate request allocates");
+}
+
+#[test]
+fn core_relays_channel_data_without_allocating() {
+    let mut core = Core::start();
+    let packet = channel_data(NUMBER, &DATA);
+    let client = core.client;
+    core.assert_allocates_nothing(|core| {
+        let verdict = core.client_sends(client, &packet);
+        assert!(matches!(verdict, Verdict::ToPeer { payload, .. } if payload == (4..1004)));
+    });
+}
+
+#[test]
+fn core_relays_send_indications_without_allocating() {
+    let mut core = Core::start();
+    let packet = send_indication(core.unbound_peer, &DATA);
+    let client = core.client;
+    core.assert_allocates_nothing(|core| {
+        let verdict = core.client_sends(client, &packet);
+        assert!(matches!(verdict, Verdict::ToPeer { payload, .. } if payload.len() == DATA.len()));
+    });
+}
+
+#[test]
+fn core_relays_to_clients_without_allocating() {
+    let mut core = Core::start();
+    for (peer, header_len) in [(core.bound_peer, 4), (core.unbound_peer, 36)] {
+        core.assert_allocates_nothing(|core| {
+            let verdict = core.server.handle_peer(core.id, peer, &DATA, clock::now());
+            let Verdict::ToClient { header, .. } = verdict else { panic!("{verdict:?}") };
+            assert_eq!(header.as_bytes().len(), header_len);
+        });
+    }
+}
+
+#[test]
+fn core_drops_junk_without_allocating() {
+    let mut core = Core::start();
+    let stranger = SocketAddr::from(([198, 51, 100, 77], 4000));
+    let unbound = channel_data(ChannelNumber::MAX, &DATA);
+    let forbidden = send_indication(([127, 0, 0, 1], 9).into(), &DATA);
+    let client = core.client;
+    core.assert_allocates_nothing(|core| {
+        for (from, packet) in [
+            (stranger, unbound.as_slice()),
+            (client, &unbound),
+            (client, &forbidden),
+            (client, &DATA),
+            (client, &[]),
+        ] {
+            assert!(matches!(core.client_sends(from, packet), Verdict::Drop(_)));
+        }
+    });
+}
+
+#[test]
+fn driver_relays_channel_data_without_allocating() {
+    let mut driver = Driver::start();
+    let (client, peer) = (driver.client(), driver.peer());
+    client.bind(NUMBER, peer.local_addr().unwrap()).unwrap();
+    driver.assert_allocates_nothing(&client.socket, &channel_data(NUMBER, &DATA), &peer);
+}
+
+#[test]
+fn driver_relays_send_indications_without_allocating() {
+    let mut driver = Driver::start();
+    let (client, peer) = (driver.client(), driver.peer());
+    let address = peer.local_addr().unwrap();
+    client.permit(address).unwrap();
+    driver.assert_allocates_nothing(&client.socket, &send_indication(address, &DATA), &peer);
+}
+
+#[test]
+fn driver_relays_to_clients_with_a_channel_without_allocating() {
+    let mut driver = Driver::start();
+    let (client, peer) = (driver.client(), driver.peer());
+    client.bind(NUMBER, peer.local_addr().unwrap()).unwrap();
+    peer.connect(client.relayed).unwrap();
+    driver.assert_allocates_nothing(&peer, &DATA, &client.socket);
+}
+
+#[test]
+fn driver_relays_to_clients_without_a_channel_without_allocating() {
+    let mut driver = Driver::start();
+    let (client, peer) = (driver.client(), driver.peer());
+    client.permit(peer.local_addr().unwrap()).unwrap();
+    peer.connect(client.relayed).unwrap();
+    driver.assert_allocates_nothing(&peer, &DATA, &client.socket);
+}
+
+#[test]
+fn driver_relays_between_its_clients_without_allocating() {
+    let mut driver = Driver::start();
+    let (one, other) = (driver.client(), driver.client());
+    one.bind(NUMBER, other.relayed).unwrap();
+    other.bind(NUMBER, one.relayed).unwrap();
+    driver.assert_allocates_nothing(&one.socket, &channel_data(NUMBER, &DATA), &other.socket);
+    other.refresh(0).unwrap();
+    let other = driver.client();
+    other.permit(one.relayed).unwrap();
+    one.permit(other.relayed).unwrap();
+    let packet = send_indication(other.relayed, &DATA);
+    driver.assert_allocates_nothing(&one.socket, &packet, &other.socket);
+}
+
+/// The core alone, with one allocation, a channel and a permission.
+struct Core {
+    server: Server,
+    id: AllocationId,
+    client: SocketAddr,
+    bound_peer: SocketAddr,
+    unbound_peer: SocketAddr,
+    reply: Vec<u8>,
+}
+
+impl Core {
+    fn start() -> Self {
+        let local = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1));
+        let host = policy::Host {
+            endpoints: Vec::new(),
+            addresses: vec![local],
+            relay_addresses: vec![local],
+            relay_ports: 50_000..=50_999,
+        };
+        let mut core = Self {
+            server: Server::new(Config::dev().turn, host, [7; 32]),
+            id: AllocationId::default(),
+            client: ([198, 51, 100, 1], 4000).into(),
+            bound_peer: ([10, 0, 0, 1], 5000).into(),
+            unbound_peer: ([10, 0, 0, 2], 5000).into(),
+            reply: Vec::new(),
+        };
+        let client = core.client;
+        assert!(matches!(core.client_sends(client, &client::bare_allocate()), Verdict::Reply));
+        let login = Login::new(&core.reply, "dev", "dev");
+        let udp = RequestedTransport::UDP;
+        let request = login.request(Method::Allocate, |builder| builder.put(&udp));
+        let Verdict::Bind(pending) = core.client_sends(client, &request) else {
+            panic!("an Allocate request leads to a socket");
+        };
+        let relayed = RelayedAddress((local, 50_000).into());
+        let allocated = Allocated { relayed, meter: None };
+        let now = clock::now();
+        core.id = core.server.allocated(pending, Ok(allocated), now, &mut Vec::new()).unwrap();
+        let peer = XorPeerAddress(core.unbound_peer);
+        let permit = login.request(Method::CreatePermission, |builder| builder.put(&peer));
+        let peer = XorPeerAddress(core.bound_peer);
+        let bind = login.request(Method::ChannelBind, |builder| {
+            builder.put(&ChannelNumberAttribute(NUMBER)).put(&peer)
+        });
+        for request in [permit, bind] {
+            assert!(matches!(core.client_sends(client, &request), Verdict::Reply));
+            assert_eq!(core.reply[0], 0x01, "a success response");
+        }
+        core
+    }
+
+    fn client_sends(&mut self, client: SocketAddr, packet: &[u8]) -> Verdict {
+        let server = SocketAddr::from(([192, 0, 2, 1], 3478));
+        let from = FiveTuple { transport: Transport::Udp, client, server };
+        self.reply.clear();
+        self.server.handle_client(from, packet, clock::now(), &mut self.reply)
+    }
+
+    fn assert_allocates_nothing(&mut self, mut packet: impl FnMut(&mut Self)) {
+        let before = OF_THREAD.get();
+        (0..PACKETS).for_each(|_| packet(self));
+        assert_eq!(OF_THREAD.get() - before, 0, "in {PACKETS} packets");
+    }
+}
+
+/// A whole server with one shard; no other runs at the same time, for shards are counted by name.
+struct Driver {
+    server: TestServer,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Driver {
+    fn start() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = TestServer::start(|config| config.net.threads = 1);
+        Self { server, _alone: alone }
+    }
+
+    fn client(&mut self) -> Client {
+        Client::allocate(self.server.turn(), "alice", "secret").unwrap()
+    }
+
+    fn peer(&self) -> UdpSocket {
+        UdpSocket::bind("127.0.0.1:0").unwrap()
+    }
+
+    fn assert_allocates_nothing(&mut self, from: &UdpSocket, packet: &[u8], to: &UdpSocket) {
+        let (mut buffer, mut relayed) = ([0; 2048], 0);
+        to.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+        let mut relay = |burst: usize| {
+            (0..burst).for_each(|_| assert_eq!(from.send(packet).unwrap(), packet.len()));
+            for _ in 0..burst {
+                let length = to.recv(&mut buffer).expect("it is relayed");
+                assert!(buffer[..length].windows(DATA.len()).any(|data| data == DATA));
+                relayed += 1;
+            }
+        };
+        (0..WARM_UP).for_each(|_| relay(1));
+        let before = OF_SHARDS.load(Ordering::Relaxed);
+        (0..PACKETS).for_each(|_| relay(1));
+        let taken = OF_SHARDS.load(Ordering::Relaxed) - before;
+        assert_eq!(taken, 0, "in {PACKETS} packets");
+
+        let taken_in_round = |_| {
+            let before = OF_SHARDS.load(Ordering::Relaxed);
+            (0..PACKETS / BURST).for_each(|_| relay(BURST));
+            OF_SHARDS.load(Ordering::Relaxed) - before
+        };
+        let rounds: Vec<_> =
+            (0..ROUNDS).map(taken_in_round).take_while(|&taken| taken > 0).collect();
+        assert!(rounds.len() < ROUNDS, "in rounds of {PACKETS} packets: {rounds:?}");
+        assert!(relayed >= WARM_UP + 2 * PACKETS - BURST);
+    }
+}
