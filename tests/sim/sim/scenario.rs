@@ -71,6 +71,7 @@ pub(super) fn host() -> policy::Host {
     policy::Host {
         endpoints: vec![LISTENER.parse().unwrap()],
         addresses: addresses(),
+        broadcasts: Vec::new(),
         relay_addresses: addresses(),
         relay_ports: PORTS,
     }
