@@ -103,6 +103,7 @@ impl Net {
         let host = policy::Host {
             endpoints,
             addresses: own_addresses(),
+            broadcasts: interfaces().filter_map(|own| own.broadcast).collect(),
             relay_addresses,
             relay_ports: config.relay_ports.clone(),
         };
@@ -230,10 +231,12 @@ fn preferred_source(wildcard: IpAddr) -> Option<IpAddr> {
     }
 }
 
-/// The machine's addresses and the broadcast addresses of its networks. A machine that does not
-/// tell has none, and is then protected by the deny list alone.
+/// The machine's addresses. A machine that does not tell has none, and is then protected by the
+/// deny list alone.
 fn own_addresses() -> Vec<IpAddr> {
-    let interfaces = sys::interface_addresses().unwrap_or_default();
-    let broadcasts = interfaces.iter().filter_map(|own| own.broadcast).map(IpAddr::V4);
-    interfaces.iter().map(|own| own.ip).chain(broadcasts).collect()
+    interfaces().map(|own| own.ip).collect()
+}
+
+fn interfaces() -> impl Iterator<Item = sys::InterfaceAddress> {
+    sys::interface_addresses().unwrap_or_default().into_iter()
 }

@@ -228,7 +228,9 @@ impl<'a> Message<'a> {
         self.value(kind).is_some()
     }
 
-    fn value(&self, wanted: AttributeType) -> Option<&'a [u8]> {
+    /// The bytes of the first attribute of this type.
+    #[must_use]
+    pub fn value(&self, wanted: AttributeType) -> Option<&'a [u8]> {
         self.attributes().find(|&(kind, _)| kind == wanted).map(|(_, value)| value)
     }
 }

@@ -12,7 +12,7 @@ use slotmap::SlotMap;
 
 use super::limits::Meter;
 use super::policy::PeerAddress;
-use super::stats::{DropReason, Traffic, labelled};
+use super::stats::{Direction, DropReason, Traffic, labelled};
 use crate::stun::{AddressFamily, ChannelNumber, TransactionId};
 
 labelled! {
@@ -90,9 +90,8 @@ pub(super) struct Allocation {
     /// Of the Allocate request, to know its retransmissions (RFC 8656 §7.2).
     pub(super) transaction_id: TransactionId,
     pub(super) opened: Instant,
-    pub(super) to_peer: Traffic,
-    pub(super) to_client: Traffic,
     pub(super) meter: Option<Arc<dyn Meter>>,
+    relayed_data: [Traffic; 2],
     expires: Instant,
     permissions: Vec<Permission>,
     channels: Vec<ChannelBinding>,
@@ -114,9 +113,8 @@ impl Allocation {
             username,
             transaction_id,
             opened,
-            to_peer: Traffic::default(),
-            to_client: Traffic::default(),
             meter: None,
+            relayed_data: [Traffic::default(); 2],
             expires: opened + lifetime,
             permissions: Vec::new(),
             channels: Vec::new(),
@@ -228,38 +226,27 @@ impl Allocation {
             .map(|channel| channel.number)
     }
 
-    /// Passes a datagram towards a peer, if there is a permission and bandwidth for it.
-    pub(super) fn admit_to_peer(
+    /// Passes a datagram to or from `peer`, if there is a permission and bandwidth for it.
+    pub(super) fn admit(
         &mut self,
+        direction: Direction,
         peer: IpAddr,
         bytes: usize,
         now: Instant,
     ) -> Result<(), DropReason> {
-        self.admit(peer, bytes, now)?;
-        self.to_peer.add(bytes);
-        Ok(())
-    }
-
-    /// Passes a datagram from a peer towards the client, on the same conditions.
-    pub(super) fn admit_to_client(
-        &mut self,
-        peer: IpAddr,
-        bytes: usize,
-        now: Instant,
-    ) -> Result<(), DropReason> {
-        self.admit(peer, bytes, now)?;
-        self.to_client.add(bytes);
-        Ok(())
-    }
-
-    fn admit(&self, peer: IpAddr, bytes: usize, now: Instant) -> Result<(), DropReason> {
         if !self.permits(peer, now) {
             return Err(DropReason::NoPermission);
         }
         if self.meter.as_ref().is_some_and(|meter| !meter.admit(bytes, now)) {
             return Err(DropReason::Bandwidth);
         }
+        self.relayed_data[direction as usize].add(bytes);
         Ok(())
+    }
+
+    /// What went this way so far.
+    pub(super) fn relayed(&self, direction: Direction) -> Traffic {
+        self.relayed_data[direction as usize]
     }
 }
 

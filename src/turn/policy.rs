@@ -24,8 +24,10 @@ pub struct Config {
 pub struct Host {
     /// Our own listeners, TURN and HTTP. A wildcard address stands for each of `addresses`.
     pub endpoints: Vec<SocketAddr>,
-    /// The machine's own addresses, and the broadcast addresses of its networks.
+    /// The machine's own addresses.
     pub addresses: Vec<IpAddr>,
+    /// The broadcast addresses of its networks: never peers, whatever is allowed.
+    pub broadcasts: Vec<Ipv4Addr>,
     /// Where relayed addresses are allocated; at most one of each family.
     pub relay_addresses: Vec<IpAddr>,
     /// The ports relayed addresses are allocated from.
@@ -142,7 +144,7 @@ impl Policy {
         if port == Port::Exact && peer.port() == 0 {
             return Err(Forbidden);
         }
-        if is_never_a_peer(ip) || contains(&self.config.deny, ip) || self.is_endpoint(peer) {
+        if self.is_barred(ip) || self.is_endpoint(peer) {
             return Err(Forbidden);
         }
         if self.admits_address(peer, port) { Ok(PeerAddress(peer)) } else { Err(Forbidden) }
@@ -160,14 +162,20 @@ impl Policy {
         !self.host.addresses.contains(&ip) && !is_denied(ip) && self.admits_embedded(ip)
     }
 
+    /// What no exception opens: addresses nobody has, those of everybody, and `deny`.
+    fn is_barred(&self, ip: IpAddr) -> bool {
+        is_never_a_peer(ip)
+            || matches!(ip, IpAddr::V4(ip) if self.host.broadcasts.contains(&ip))
+            || contains(&self.config.deny, ip)
+    }
+
     /// An address that carries an IPv4 address is reached through a translator, so the embedded
     /// address must be one that would be let through on its own.
     fn admits_embedded(&self, ip: IpAddr) -> bool {
         let IpAddr::V6(ip) = ip else { return true };
         embedded_ipv4(ip).all(|ip| {
             let ip = IpAddr::V4(ip);
-            !is_never_a_peer(ip)
-                && !contains(&self.config.deny, ip)
+            !self.is_barred(ip)
                 && (contains(&self.config.allow, ip) || !is_denied(ip))
                 && !self.host.addresses.contains(&ip)
         })

@@ -29,7 +29,7 @@ impl Server {
         let allocation =
             self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
         let peer = allocation.peer_of(number, now.instant).ok_or(DropReason::ChannelUnbound)?;
-        allocation.admit_to_peer(peer.address().ip(), data.len(), now.instant)?;
+        allocation.admit(Direction::ToPeer, peer.address().ip(), data.len(), now.instant)?;
         self.stats.relay(Direction::ToPeer, from.transport, data.len());
         let payload = channel::HEADER_LEN..channel::HEADER_LEN + data.len();
         Ok(Verdict::ToPeer { from: id, peer, payload })
@@ -54,7 +54,7 @@ impl Server {
         if length + overhead > DATAGRAM_LEN_MAX {
             return Err(DropReason::TooLarge);
         }
-        allocation.admit_to_client(from.ip(), length, now.instant)?;
+        allocation.admit(Direction::ToClient, from.ip(), length, now.instant)?;
         self.stats.relay(Direction::ToClient, allocation.client.transport, length);
         // Fits: DATAGRAM_LEN_MAX is less than 2^16.
         let length = length as u16;

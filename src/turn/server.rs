@@ -17,7 +17,7 @@ use super::limits::{self, SourceBuckets};
 use super::policy::{self, Policy};
 use super::request::allocate::Outcome;
 use super::request::{Reject, Request, check_attributes};
-use super::stats::{DropReason, RequestMethod, Stats};
+use super::stats::{Direction, DropReason, RequestMethod, Stats};
 use super::verdict::Verdict;
 use crate::stun::attribute::{ErrorCode, Software};
 use crate::stun::{Builder, Class, Code, Message, Method, TransactionId};
@@ -321,7 +321,8 @@ impl Server {
     pub(super) fn close(&mut self, id: AllocationId, reason: CloseReason, now: Now) {
         let Some(allocation) = self.allocations.remove(id) else { return };
         let lived = now.instant.saturating_duration_since(allocation.opened);
-        let (to_peer, to_client) = (allocation.to_peer, allocation.to_client);
+        let to_peer = allocation.relayed(Direction::ToPeer);
+        let to_client = allocation.relayed(Direction::ToClient);
         self.stats.allocation_closed(
             allocation.client.transport,
             lived,

@@ -172,6 +172,21 @@ fn even_port_with_reservation_is_508_and_a_malformed_one_400() {
     }
 }
 
+/// 8656-§7.2-9a
+#[test]
+fn additional_address_family_ipv4_is_400() {
+    assert_eq!(code(&[transport(17), raw(attr::AAF, &[1, 0, 0, 0])]), 400);
+}
+
+/// 8656-§7.2-7: a family that does not exist is not supported, but a value that is no family is
+/// malformed
+#[test]
+fn requested_address_family_of_another_length_is_400() {
+    for length in [0, 1, 2, 8] {
+        assert_eq!(code(&[transport(17), raw(attr::RAF, &vec![1; length])]), 400, "{length}");
+    }
+}
+
 /// 8656-§7.2-9, until dual allocations are there: an optional attribute that is not understood
 #[test]
 fn additional_address_family_alone_is_ignored() {

@@ -16,8 +16,8 @@ mod wire;
 use sim::Sim;
 
 /// What CI runs: few seconds in a debug build.
-const SEEDS: std::ops::Range<u64> = 0..16;
-const STEPS: u64 = 4_000;
+const SEEDS: std::ops::Range<u64> = 0..10;
+const STEPS: u64 = 1_000;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))

@@ -202,12 +202,7 @@ impl Model {
     }
 
     /// How a peer's datagram reaches the client: by channel, as Data (0), or not at all.
-    pub(crate) fn from_peer(
-        &mut self,
-        relay: SocketAddr,
-        peer: SocketAddr,
-        ms: u64,
-    ) -> Option<u16> {
+    pub(crate) fn delivery(&mut self, relay: SocketAddr, peer: SocketAddr, ms: u64) -> Option<u16> {
         self.expire(ms);
         let allocation = self.of_relay(relay).filter(|own| own.permits(peer.ip(), ms))?;
         let channels = allocation.live_channels(ms);

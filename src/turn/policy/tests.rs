@@ -11,6 +11,7 @@ fn policy(allow: &[&str], deny: &[&str]) -> Policy {
     let host = Host {
         endpoints: vec!["[::]:3478".parse().unwrap()],
         addresses: vec!["8.8.4.4".parse().unwrap()],
+        broadcasts: vec!["10.0.0.255".parse().unwrap()],
         relay_addresses: vec!["10.0.0.5".parse().unwrap()],
         relay_ports: 50_000..=50_009,
     };
@@ -121,6 +122,14 @@ fn allowed_translator_leads_only_to_admitted_addresses() {
 fn allowed_network_is_open_behind_its_translator_too() {
     let policy = policy(&["64:ff9b::/96", "10.0.0.0/8"], &[]);
     assert!(admits(&policy, "[64:ff9b::10.0.0.1]:1"));
+}
+
+#[test]
+fn broadcast_address_of_an_own_network_is_never_open() {
+    let policy = policy(&["10.0.0.0/8", "64:ff9b::/96"], &[]);
+    assert!(admits(&policy, "10.0.0.254:50000"));
+    assert!(!admits(&policy, "10.0.0.255:50000"));
+    assert!(!admits(&policy, "[64:ff9b::10.0.0.255]:50000"));
 }
 
 #[test]

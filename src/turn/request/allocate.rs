@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Reject, Request};
 use crate::stun::attribute::{
-    AttributeType, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport,
+    AdditionalAddressFamily, AttributeType, EvenPort, Lifetime, RequestedTransport,
     ReservationToken, XorMappedAddress, XorRelayedAddress,
 };
 use crate::stun::{AddressFamily, Code, TransactionId};
@@ -173,20 +173,25 @@ impl Server {
         }
     }
 
-    /// Steps (6) and (7); without REQUESTED-ADDRESS-FAMILY it is IPv4. A family byte that does not
-    /// exist is a family not supported, hence 440. ADDITIONAL-ADDRESS-FAMILY alone is an optional
-    /// attribute that is not understood (step 9), save that it may not clash.
+    /// Steps (6), (7) and (9). Without REQUESTED-ADDRESS-FAMILY it is IPv4; a family byte that does
+    /// not exist is a family that is not supported. ADDITIONAL-ADDRESS-FAMILY must make sense, and
+    /// is otherwise an optional attribute that is not understood.
     fn requested_family(&self, request: &Request<'_>) -> Result<AddressFamily, Reject> {
         let message = &request.message;
-        if message.has(AttributeType::REQUESTED_ADDRESS_FAMILY)
-            && message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY)
+        let requested = message.value(AttributeType::REQUESTED_ADDRESS_FAMILY);
+        let additional = message.read::<AdditionalAddressFamily>()?;
+        if requested.is_some() && additional.is_some()
+            || additional == Some(AdditionalAddressFamily(AddressFamily::Ipv4))
         {
             return Err(Reject::Code(Code::BadRequest));
         }
-        let family = message
-            .read::<RequestedAddressFamily>()
-            .map_err(|_| Code::AddressFamilyNotSupported)?
-            .map_or(AddressFamily::Ipv4, |RequestedAddressFamily(family)| family);
+        let family = match requested {
+            None => AddressFamily::Ipv4,
+            Some(&[byte, _, _, _]) => {
+                AddressFamily::from_byte(byte).map_err(|_| Code::AddressFamilyNotSupported)?
+            }
+            Some(_) => return Err(Reject::Code(Code::BadRequest)),
+        };
         if !self.policy.relays(family) {
             return Err(Reject::Code(Code::AddressFamilyNotSupported));
         }

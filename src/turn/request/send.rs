@@ -30,7 +30,7 @@ impl Server {
         let allocation =
             self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
         let peer = self.policy.admit(peer, Port::Exact).map_err(|_| DropReason::PeerForbidden)?;
-        allocation.admit_to_peer(peer.address().ip(), data.len(), now.instant)?;
+        allocation.admit(Direction::ToPeer, peer.address().ip(), data.len(), now.instant)?;
         self.stats.relay(Direction::ToPeer, from.transport, data.len());
         Ok(Verdict::ToPeer { from: id, peer, payload: place_of(data, message.bytes()) })
     }

@@ -1,0 +1,204 @@
+//! What must hold of each verdict and after each step: the invariants I1 to I12.
+
+use std::net::SocketAddr;
+
+use hairpin::turn::{AllocationId, Transport};
+
+use super::{Cargo, Sim};
+use crate::client::{Intent, is_signed};
+use crate::model::{self, CHANNELS, Operation, PERMISSIONS, Request};
+use crate::wire::{self, Parsed, attr};
+
+impl Sim {
+    pub(super) fn expect_dropped(&mut self, client: usize, intent: Option<&Intent>) {
+        let from = self.clients[client].address;
+        match intent {
+            None | Some(Intent::Junk) => {}
+            Some(Intent::Send { peer, .. }) => {
+                assert!(!self.model.send(from, *peer, self.clock.ms), "a Send to {peer} is lost");
+            }
+            Some(Intent::ChannelData { number, .. }) => {
+                let to = self.model.channel_data(from, *number, self.clock.ms);
+                assert_eq!(to, None, "ChannelData is lost");
+            }
+            Some(intent) => panic!("no answer to {intent:?}"),
+        }
+    }
+
+    /// I3
+    pub(super) fn judge_to_peer(
+        &mut self,
+        client: usize,
+        intent: Option<&Intent>,
+        id: AllocationId,
+        peer: SocketAddr,
+        data: &[u8],
+    ) {
+        let (from, ms) = (self.clients[client].address, self.clock.ms);
+        self.model.expire(ms);
+        let relay = self.driver.port_of(id);
+        let own = self.model.of_client(from).expect("I3: a live allocation");
+        assert_eq!(own.relay, relay, "I3: from the sender's own relayed address");
+        assert!(own.permits(peer.ip(), ms), "I3: a permission for {peer}");
+        assert!(model::may_reach(peer), "I3: the policy on {peer}");
+        match intent {
+            None => {}
+            Some(Intent::Send { peer: to, data: sent }) => {
+                assert_eq!((peer, data), (*to, &sent[..]));
+            }
+            Some(Intent::ChannelData { number, data: sent }) => {
+                let to = self.model.channel_data(from, *number, ms);
+                assert_eq!((Some(peer), data), (to, &sent[..]));
+            }
+            Some(intent) => panic!("{intent:?} went to a peer"),
+        }
+        self.note(data);
+        if self.driver.used.contains_key(&peer) {
+            self.transmit(data.to_vec(), Cargo::FromPeer { relay: peer, from: relay });
+        }
+    }
+
+    pub(super) fn judge_reply(
+        &mut self,
+        client: usize,
+        length: usize,
+        intent: Option<&Intent>,
+        reply: &[u8],
+    ) {
+        match intent {
+            Some(Intent::Request(request)) => {
+                let expected = self.model.request(request, self.clock);
+                let expected = expected.expect("an Allocate is answered when a port is bound");
+                return self.judge_answer(client, length, request, expected, reply);
+            }
+            Some(Intent::Send { .. } | Intent::ChannelData { .. }) => panic!("data is answered"),
+            None | Some(Intent::Binding | Intent::Bare | Intent::Junk) => {}
+        }
+        let parsed = Parsed::strict(reply);
+        self.judge_unauthenticated(length, &parsed);
+        let binding = parsed.kind & !0x0110 == wire::BINDING;
+        match intent {
+            Some(Intent::Binding) => {
+                assert_eq!(parsed.address(attr::XMA), self.clients[client].address);
+            }
+            Some(Intent::Bare) => assert_eq!(parsed.code(), 401),
+            _ => assert!(binding || matches!(parsed.code(), 400 | 401 | 438), "{parsed:?}"),
+        }
+        self.hear(client, &parsed);
+    }
+
+    pub(super) fn judge_answer(
+        &mut self,
+        client: usize,
+        length: usize,
+        request: &Request,
+        expected: u16,
+        reply: &[u8],
+    ) {
+        let parsed = Parsed::strict(reply);
+        assert_eq!(parsed.code(), expected, "{request:?}");
+        assert_eq!(parsed.id, request.id);
+        let count = self.answers.entry((client, request.id)).or_default();
+        count.1 += 1;
+        assert!(count.1 <= count.0, "I10: more answers than requests");
+        if matches!(expected, 401 | 438) {
+            self.judge_unauthenticated(length, &parsed);
+        } else {
+            let sha256 = self.clients[client].sha256;
+            assert!(is_signed(&parsed, request, sha256), "{parsed:?}");
+        }
+        self.judge_success(request, &parsed);
+        self.hear(client, &parsed);
+    }
+
+    /// I7 and I8: an Allocate, however often it is sent, names the one relayed address, and the
+    /// lifetime is what is left.
+    pub(super) fn judge_success(&mut self, request: &Request, parsed: &Parsed) {
+        if !parsed.is_success() {
+            return;
+        }
+        let ms = self.clock.ms;
+        match request.operation {
+            Operation::Allocate { .. } => {
+                let own = self.model.of_client(request.from).unwrap();
+                assert_eq!(parsed.address(attr::XRA), own.relay, "I8");
+                assert_eq!(parsed.address(attr::XMA), request.from);
+                assert_eq!(u64::from(parsed.lifetime()), (own.expires - ms).div_ceil(1000), "I7");
+            }
+            Operation::Refresh { lifetime: Some(0) } => assert_eq!(parsed.lifetime(), 0),
+            Operation::Refresh { lifetime } => {
+                assert_eq!(u64::from(parsed.lifetime()), model::granted(lifetime), "I7");
+            }
+            Operation::Permit { .. } | Operation::Bind { .. } => {}
+        }
+    }
+
+    /// I5
+    pub(super) fn judge_unauthenticated(&mut self, length: usize, reply: &Parsed) {
+        let ratio = (reply.bytes.len() + 42) as f64 / (length + 42) as f64;
+        assert!(ratio <= 2.3, "I5: {ratio}");
+        assert!(!reply.has(attr::MI) && !reply.has(attr::MI2));
+    }
+
+    /// What must hold between any two steps.
+    pub(super) fn check(&mut self) {
+        let before = self.server.allocations();
+        self.model.expire(self.clock.ms);
+        assert!(before >= self.model.allocations.len(), "nothing dies early");
+        self.server.handle_timeout(self.now());
+        self.drain_events();
+        let ms = self.clock.ms;
+        let live = &self.model.allocations;
+        assert_eq!(self.server.allocations(), live.len(), "I6, I7: the same allocations live");
+        assert_eq!(self.driver.used.len(), live.len());
+        self.driver.check(|user| self.model.held_by(user));
+        let due = self.server.poll_timeout().map(|due| (due - self.start).as_millis() as u64);
+        assert_eq!(due, live.iter().map(|own| own.expires).min(), "I7: the next timeout");
+        for own in live {
+            assert_eq!(self.server.relayed_at(own.relay), Some(self.driver.used[&own.relay].0));
+            let permissions = own.permissions.iter().filter(|&&(_, expires)| expires > ms).count();
+            let channels = own.live_channels(ms);
+            assert!(permissions <= PERMISSIONS && channels.len() <= CHANNELS, "I11");
+            self.check_mirror(own, &channels);
+        }
+        for &port in self.driver.free() {
+            assert_eq!(self.server.relayed_at(port), None, "a free port is nobody's");
+        }
+        let udp = self.server.stats().allocations[Transport::Udp as usize];
+        assert_eq!(udp as usize, self.model.allocations.len(), "the gauge");
+    }
+
+    /// I9
+    pub(super) fn check_mirror(&self, own: &model::Allocation, channels: &[(u16, SocketAddr)]) {
+        let (id, _) = &self.driver.used[&own.relay];
+        let now = self.now().instant;
+        let mut told: Vec<(u16, SocketAddr)> = self.mirror[id]
+            .iter()
+            .filter(|&&(.., expires)| expires > now)
+            .map(|&(number, peer, _)| (number, peer))
+            .collect();
+        let mut known = channels.to_vec();
+        told.sort();
+        known.sort();
+        assert_eq!(told, known, "the events tell every binding");
+        let mut peers: Vec<SocketAddr> = known.iter().map(|&(_, peer)| peer).collect();
+        peers.sort();
+        peers.dedup();
+        known.dedup_by_key(|(number, _)| *number);
+        assert!(peers.len() == told.len() && known.len() == told.len(), "I9: one to one");
+    }
+
+    /// I12: everybody vanishes.
+    pub(super) fn leave(&mut self) {
+        while let Some(slow) = self.slow.pop() {
+            self.finish_bind(slow);
+        }
+        self.clock.ms += (model::MAX_LIFETIME + 1) * 1000;
+        self.check();
+        assert_eq!((self.server.allocations(), self.server.poll_timeout()), (0, None), "I12");
+        assert!(self.driver.used.is_empty() && self.mirror.is_empty(), "I12");
+        let stats = self.server.stats();
+        assert_eq!(stats.allocations_opened, stats.allocation_duration.count, "I12");
+        assert!(stats.allocations_opened > 0, "something happened");
+    }
+}
