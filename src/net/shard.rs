@@ -222,7 +222,13 @@ impl Work {
         }
     }
 
-    fn relay_to_client(&mut self, to: AllocationId, header: &Header, data: Range<usize>, padding: usize) {
+    fn relay_to_client(
+        &mut self,
+        to: AllocationId,
+        header: &Header,
+        data: Range<usize>,
+        padding: usize,
+    ) {
         let Some(leg) = self.legs.get(to) else { return };
         self.egress.push(leg.client, header.as_bytes(), data, padding);
     }
@@ -309,9 +315,7 @@ fn log(event: &Event) {
             debug!(allocation = ?id, channel = number.number(), peer = %peer.address(),
                 "channel bound");
         }
-        Event::Closed {
-            client, relayed, username, reason, lived, to_peer, to_client, ..
-        } => {
+        Event::Closed { client, relayed, username, reason, lived, to_peer, to_client, .. } => {
             info!(user = %escaped(username), client = %client.client,
                 transport = client.transport.label(), relayed = %relayed.0,
                 reason = reason.label(), seconds = lived.as_secs(),
