@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ use crate::turn::{
 pub(super) struct Shared {
     pub(super) pools: Arc<[Arc<PortPool>]>,
     pub(super) quotas: Arc<Quotas>,
+    /// When the operator was last told that no relay socket could be had.
+    pub(super) bind_warned: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Names a socket of the shard while packets wait in the egress.
@@ -78,7 +80,6 @@ struct Work {
     shared: Shared,
     post: Post,
     me: Weak<RefCell<Shard>>,
-    bind_warned: Option<Instant>,
 }
 
 impl Shard {
@@ -100,7 +101,6 @@ impl Shard {
                     shared,
                     post,
                     me: me.clone(),
-                    bind_warned: None,
                 },
             })
         })
@@ -308,13 +308,17 @@ impl Work {
         }
     }
 
-    /// An operator must look, but one line for each refused client would drown the log.
-    fn warn_of_bind(&mut self, error: &io::Error, now: Instant) {
+    /// An operator must look, but one line for each refused client, or even for each shard, would
+    /// drown the log.
+    fn warn_of_bind(&self, error: &io::Error, now: Instant) {
         const QUIET: Duration = Duration::from_secs(60);
-        if self.bind_warned.is_some_and(|warned| now - warned < QUIET) {
+        let warned = self.shared.bind_warned.lock();
+        let mut warned = warned.unwrap_or_else(PoisonError::into_inner);
+        // Another shard may have read its clock a little later.
+        if warned.is_some_and(|warned| now.saturating_duration_since(warned) < QUIET) {
             return;
         }
-        self.bind_warned = Some(now);
+        *warned = Some(now);
         warn!(%error, "no relay socket; clients are refused with 508");
     }
 
