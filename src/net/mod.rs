@@ -117,7 +117,7 @@ impl Net {
             tls: None,
             count: Arc::default(),
         };
-        let shared = Shared { pools: Arc::clone(&pools), quotas };
+        let shared = Shared { pools: Arc::clone(&pools), quotas, bind_warned: Arc::default() };
         let mut net = Self { shards: Vec::new(), listening: config.listen.clone(), pools };
         for (post, inbox) in post::open(shard_count(config.threads)) {
             // Where the port is 0, the first shard finds one and the others join it.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use slotmap::{SecondaryMap, SlotMap};
@@ -32,6 +32,8 @@ use crate::turn::{
 pub(super) struct Shared {
     pub(super) pools: Arc<[Arc<PortPool>]>,
     pub(super) quotas: Arc<Quotas>,
+    /// When the operator was last told that no relay socket could be had.
+    pub(super) bind_warned: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Names a socket of the shard while packets wait in the egress.
@@ -80,7 +82,6 @@ pub(super) struct Work {
     shared: Shared,
     pub(super) post: Post,
     me: Weak<RefCell<Shard>>,
-    bind_warned: Option<Instant>,
 }
 
 impl Work {
@@ -103,7 +104,6 @@ impl Work {
             shared,
             post,
             me,
-            bind_warned: None,
         }
     }
 
@@ -284,13 +284,17 @@ impl Work {
         }
     }
 
-    /// An operator must look, but one line for each refused client would drown the log.
-    fn warn_of_bind(&mut self, error: &io::Error, now: Instant) {
+    /// An operator must look, but one line for each refused client, or even for each shard, would
+    /// drown the log.
+    fn warn_of_bind(&self, error: &io::Error, now: Instant) {
         const QUIET: Duration = Duration::from_secs(60);
-        if self.bind_warned.is_some_and(|warned| now - warned < QUIET) {
+        let warned = self.shared.bind_warned.lock();
+        let mut warned = warned.unwrap_or_else(PoisonError::into_inner);
+        // Another shard may have read its clock a little later.
+        if warned.is_some_and(|warned| now.saturating_duration_since(warned) < QUIET) {
             return;
         }
-        self.bind_warned = Some(now);
+        *warned = Some(now);
         warn!(%error, "no relay socket; clients are refused with 508");
     }
 

@@ -21,7 +21,8 @@ impl TestServer {
         let mut config = Config::dev();
         config.net.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         config.net.threads = 2;
-        config.http.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        // Where no client is: one whose port happened to be this one's would not be answered.
+        config.http.listen = vec![SocketAddr::from(([127, 0, 255, 1], 0))];
         config.turn.auth.users =
             ["alice", "bob"].map(|user| (user.into(), "secret".into())).into_iter().collect();
         change(&mut config);

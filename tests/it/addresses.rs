@@ -73,7 +73,7 @@ async fn both_wildcards_share_a_port() {
 #[tokio::test]
 async fn mapped_address_is_the_clients_own() {
     let server = TestServer::start(|config| {
-        config.net.listen = vec![([127, 0, 0, 1], 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+        config.net.listen = [loopback(2, 6), LOOPBACK6].map(|ip| SocketAddr::new(ip, 0)).into();
     });
     for &listening in server.listening() {
         for _ in 0..20 {

@@ -8,7 +8,9 @@ use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::client::{self, Client};
-use crate::server::{ConfigFile, Ended, Process, Server, Settings, dev_ports, field, hairpin, run};
+use crate::server::{
+    ConfigFile, Ended, Process, Server, Settings, dev_ports, field, hairpin, private_port, run,
+};
 
 const READY: &str = r#"hairpin is ready. For your RTCPeerConnection:
 
@@ -235,7 +237,13 @@ fn the_examples_of_every_help_can_be_typed() {
 #[test]
 fn signals_end_the_server_with_a_line_for_each_allocation() {
     for signal in ["TERM", "INT"] {
-        let server = Server::start(&Settings::default());
+        // Ports of its own: those that the kernel picks may have another owner at once.
+        let server = Server::start(&Settings {
+            listen: &format!("[\"127.0.0.1:{}\"]", private_port()),
+            http: &format!("listen = [\"127.0.0.1:{}\"]", private_port()),
+            relay_ports: "28000-28999",
+            ..Settings::default()
+        });
         let (turn, http) = (server.turn, server.http);
         let clients: Vec<_> =
             (0..5).map(|_| Client::allocate(turn, "alice", "wonderland").unwrap()).collect();
@@ -258,9 +266,7 @@ fn signals_end_the_server_with_a_line_for_each_allocation() {
 
 #[test]
 fn a_signal_while_starting_ends_the_server_and_frees_its_ports() {
-    let first = Server::start(&Settings::default());
-    let turn = first.turn;
-    first.stop();
+    let turn = SocketAddr::from(([127, 0, 0, 1], private_port()));
     let listen = format!("[\"{turn}\"]");
     let config = ConfigFile::new(&Settings { listen: &listen, ..Settings::default() }.toml());
     for milliseconds in 0..20 {

@@ -17,7 +17,6 @@ const SPARE: usize = 2;
 #[test]
 fn out_of_descriptors_new_clients_are_refused_and_the_others_go_on() {
     let settings = Settings {
-        threads: 1,
         limits: "allocations_per_user = 0\nunauthenticated_per_source = 0",
         ..Settings::default()
     };

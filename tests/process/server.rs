@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +21,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) struct Settings<'a> {
     pub(crate) listen: &'a str,
     pub(crate) threads: usize,
+    pub(crate) relay_ports: &'a str,
     pub(crate) auth: &'a str,
     pub(crate) limits: &'a str,
     pub(crate) http: &'a str,
@@ -31,6 +33,7 @@ impl Default for Settings<'_> {
         Self {
             listen: r#"["127.0.0.1:0"]"#,
             threads: 2,
+            relay_ports: "61000-65535",
             auth: r#"users = { alice = "wonderland", bob = "builder" }"#,
             limits: "unauthenticated_per_source = 0",
             http: r#"listen = ["127.0.0.1:0"]"#,
@@ -40,12 +43,12 @@ impl Default for Settings<'_> {
 }
 
 impl Settings<'_> {
-    /// The file. The relay ports are none the kernel would pick for a client.
+    /// The file. The default relay ports are none that Linux picks for a client.
     pub(crate) fn toml(&self) -> String {
-        let Self { listen, threads, auth, limits, http, log } = self;
+        let Self { listen, threads, relay_ports, auth, limits, http, log } = self;
         format!(
             "realm = \"test\"\nlisten = {listen}\nthreads = {threads}\n\
-             [relay]\nports = \"61000-65535\"\n[auth]\n{auth}\n\
+             [relay]\nports = \"{relay_ports}\"\n[auth]\n{auth}\n\
              [peers]\nallow = [\"127.0.0.0/8\", \"::1/128\"]\n\
              [limits]\n{limits}\n[http]\n{http}\n[log]\n{log}\n"
         )
@@ -312,6 +315,18 @@ pub(crate) fn eventually<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> 
         thread::sleep(POLL);
     }
     panic!("not before the deadline: {what}");
+}
+
+/// A free port that nobody else gets: below those that Linux picks, another one each time.
+pub(crate) fn private_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let of_process = 10_000 + std::process::id() % 1000 * 16;
+    eventually("a port is free", || {
+        let port = of_process as u16 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let free = UdpSocket::bind(("127.0.0.1", port)).is_ok()
+            && TcpListener::bind(("127.0.0.1", port)).is_ok();
+        free.then_some(port)
+    })
 }
 
 /// `--dev` has fixed ports, so one server at a time, in all test processes of this machine.
