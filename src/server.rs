@@ -107,18 +107,18 @@ impl Running {
 
     /// Tells the log where the server is to be found, and by whom.
     fn announce(&self) {
-        for address in &self.addresses.listen {
-            info!(%address, "listening (udp)");
-        }
-        for address in &self.addresses.http {
-            info!(%address, "listening (http)");
-        }
         for address in self.state.net.relaying() {
             info!(%address, "relaying (udp)");
             if policy::is_special_purpose(address) && !address.is_loopback() {
                 warn!(%address, "peers on the Internet cannot reach relayed addresses like this \
                     one; on a machine with several addresses, set relay.addresses");
             }
+        }
+        for address in &self.addresses.listen {
+            info!(%address, "listening (udp)");
+        }
+        for address in &self.addresses.http {
+            info!(%address, "listening (http)");
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod egress;
+mod journal;
 pub mod ports;
 mod post;
 pub mod quota;

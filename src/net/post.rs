@@ -10,10 +10,13 @@ use tokio::sync::mpsc;
 
 use crate::turn::DropReason;
 
-/// Parcels that may wait for a shard; more are dropped, as a full socket buffer would.
-const MAILBOX_PARCELS: usize = 16;
+/// Parcels that may wait for a shard; more are dropped, as a full socket buffer would. Many, since
+/// a parcel may hold no more than one datagram, and the receiver may be off its core for a while.
+const MAILBOX_PARCELS: usize = 256;
 /// A parcel is sent off early when it has grown to this.
-const PARCEL_BYTES: usize = 256 * 1024;
+const PARCEL_BYTES: usize = 64 * 1024;
+/// Emptied parcels that wait to be filled again; more go back to the allocator.
+const EMPTIES: usize = 16;
 
 /// One datagram in a parcel.
 #[derive(Clone, Debug)]
@@ -59,7 +62,7 @@ pub(super) fn open(shards: usize) -> Vec<(Post, Inbox)> {
     let (inboxes, inbox_ends): (Vec<_>, Vec<_>) =
         (0..shards).map(|_| mpsc::channel(MAILBOX_PARCELS)).unzip();
     let (returns, return_ends): (Vec<_>, Vec<_>) =
-        (0..shards).map(|_| mpsc::channel(MAILBOX_PARCELS)).unzip();
+        (0..shards).map(|_| mpsc::channel(EMPTIES)).unzip();
     let mailboxes = Mailboxes { inboxes: inboxes.into(), returns: returns.into() };
     return_ends
         .into_iter()
@@ -200,9 +203,9 @@ mod tests {
         let mut post = open(2);
         let (_, mut inbox) = post.pop().unwrap();
         let (mut sender, _own) = post.pop().unwrap();
-        for _ in 0..5 {
+        for _ in 0..2 {
             sender.add(1, address(50_000), address(50_001), &[7; 65_000], never);
         }
-        assert_eq!(inbox.try_recv().unwrap().letters.len(), 5);
+        assert_eq!(inbox.try_recv().unwrap().letters.len(), 2);
     }
 }

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use slotmap::{SecondaryMap, SlotMap};
 use tokio::task::AbortHandle;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use super::egress::{Egress, Route};
+use super::journal;
 use super::ports::{Parity, PortPool};
 use super::post::Post;
 use super::quota::{QuotaLease, Quotas};
@@ -21,7 +22,6 @@ use super::shard::Shard;
 use super::stream::{Connection, ConnectionId, Importance};
 use super::sys::{Datagram, Socket};
 use super::udp::{self, Listener};
-use crate::logging::escaped;
 use crate::turn::{
     AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress,
     PendingAllocation, RelayedAddress, Server, Transport, Verdict,
@@ -211,7 +211,9 @@ impl Work {
         now: Now,
     ) {
         let peer = peer.address();
-        let Some(leg) = self.legs.get(from) else { return };
+        let Some(leg) = self.legs.get(from) else {
+            return drop(self.server.drop(DropReason::NoAllocation));
+        };
         let relayed = leg.relay.address;
         if let Some(neighbour) = self.server.relayed_at(peer) {
             return self.handle_peer(neighbour, relayed, payload, bytes, now);
@@ -233,7 +235,9 @@ impl Work {
         padding: usize,
         bytes: &[u8],
     ) {
-        let Some(leg) = self.legs.get(to) else { return };
+        let Some(leg) = self.legs.get(to) else {
+            return drop(self.server.drop(DropReason::NoAllocation));
+        };
         match leg.client {
             ClientPath::Datagram(route) => {
                 self.egress.push(route, header.as_bytes(), data, padding);
@@ -320,34 +324,12 @@ impl Work {
     /// Logs what happened; drops what a closed allocation held, once what it relayed has left.
     pub(super) fn handle_events(&mut self, bytes: &[u8]) {
         while let Some(event) = self.server.poll_event() {
+            let relayed = |id| self.legs.get(id).map(|leg| leg.relay.address);
+            journal::record(&event, relayed);
             if let Event::Closed { id, .. } = event {
                 self.flush(bytes);
                 self.legs.remove(id);
             }
-            log(&event);
-        }
-    }
-}
-
-/// One line when an allocation opens, one when it closes; the relayed address tells which belong
-/// together. Who they connect is written down on purpose (RFC 8656 §21.3.2).
-fn log(event: &Event) {
-    match event {
-        Event::Opened { client, relayed, username, .. } => {
-            info!(user = %escaped(username), client = %client.client,
-                transport = client.transport.label(), relayed = %relayed.0, "allocation opened");
-        }
-        Event::ChannelBound { id, number, peer, .. } => {
-            debug!(allocation = ?id, channel = number.number(), peer = %peer.address(),
-                "channel bound");
-        }
-        Event::Closed { client, relayed, username, reason, lived, to_peer, to_client, .. } => {
-            info!(user = %escaped(username), client = %client.client,
-                transport = client.transport.label(), relayed = %relayed.0,
-                reason = reason.label(), seconds = lived.as_secs(),
-                to_peer_bytes = to_peer.bytes, to_peer_packets = to_peer.packets,
-                to_client_bytes = to_client.bytes, to_client_packets = to_client.packets,
-                "allocation closed");
         }
     }
 }

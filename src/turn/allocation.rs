@@ -136,14 +136,15 @@ impl Allocation {
         self.permissions.iter().any(|permission| permission.ip == ip && permission.expires > now)
     }
 
-    /// Installs or refreshes permissions for all of `ips`, or, beyond `most`, for none.
+    /// Installs or refreshes permissions for all of `ips`, or, beyond `most`, for none. Returns when
+    /// they end.
     pub(super) fn permit(
         &mut self,
         ips: &[IpAddr],
         now: Instant,
         lifetime: Duration,
         most: usize,
-    ) -> Result<(), Full> {
+    ) -> Result<Instant, Full> {
         self.permissions.retain(|permission| permission.expires > now);
         let before = self.permissions.len();
         let expires = now + lifetime;
@@ -163,7 +164,7 @@ impl Allocation {
                 permission.expires = expires;
             }
         }
-        Ok(())
+        Ok(expires)
     }
 
     /// Whether the pair could be bound: neither half may be bound to another one

@@ -1,5 +1,6 @@
 //! The rare things a driver wants to know: for its logs, and for a second data path.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::allocation::{AllocationId, FiveTuple, RelayedAddress};
@@ -23,7 +24,7 @@ labelled! {
 
 /// Something that happens a few times in the life of an allocation.
 ///
-/// Complete enough to mirror the bindings elsewhere: a channel that is not bound again by
+/// Complete enough to mirror the bindings elsewhere: a channel or permission that is not renewed by
 /// `expires` is gone, and everything of an allocation goes with it.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -38,7 +39,16 @@ pub enum Event {
         /// Whose it is; untrusted text.
         username: Box<str>,
     },
-    /// A channel was bound, or bound again.
+    /// A permission was installed, or refreshed.
+    Permitted {
+        /// The allocation it belongs to.
+        id: AllocationId,
+        /// Whom it lets through, whatever the port.
+        peer: IpAddr,
+        /// When the permission ends unless renewed.
+        expires: Instant,
+    },
+    /// A channel was bound, or bound again, and its peer permitted.
     ChannelBound {
         /// The allocation it belongs to.
         id: AllocationId,

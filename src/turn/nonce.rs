@@ -1,8 +1,8 @@
 //! The nonce: proof, without any memory, that a client can receive where it sends from.
 //!
 //! On the wire: the nonce cookie of RFC 8489 §9.2 (nine fixed characters and four for the
-//! security features), then base64 of four bytes of time and ten of HMAC-SHA256 over time and
-//! five-tuple. Thirty-two characters, so that a challenge stays small; forging one is worth
+//! security features), then base64 of four bytes of time and ten of HMAC-SHA256 over time,
+//! transport and the client's address. Thirty-two characters, so that a challenge stays small; forging one is worth
 //! nothing without a password, so eighty bits are plenty.
 
 use std::net::IpAddr;

@@ -172,6 +172,13 @@ fn even_port_with_reservation_is_508_and_a_malformed_one_400() {
     }
 }
 
+/// RFC 8656 §7.2: step (7) comes before step (8)
+#[test]
+fn unsupported_family_is_440_even_with_an_even_port_that_cannot_be_had() {
+    let both = [transport(17), family(3), raw(attr::EVEN_PORT, &[0x80])];
+    assert_eq!(code(&both), 440);
+}
+
 /// 8656-§7.2-9a
 #[test]
 fn additional_address_family_ipv4_is_400() {

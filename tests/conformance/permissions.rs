@@ -1,6 +1,6 @@
 //! Permissions: RFC 8656 §9 and §10.
 
-use hairpin::turn::DropReason;
+use hairpin::turn::{DropReason, Event};
 
 use crate::wire::{CREATE_PERMISSION, attr, peer, raw};
 use crate::world::{Client, Delivery, PEER, PEER_V6, World, allocated, allocated_v6};
@@ -157,4 +157,22 @@ fn refused_create_permission_keeps_what_there_was() {
     client.send(&mut world, PEER, b"x").relayed();
     world.pass_secs(1);
     assert_eq!(client.send(&mut world, PEER, b"x").dropped(), DropReason::NoPermission);
+}
+
+/// Each permission and renewal is told to whoever mirrors them; a refused request tells nothing.
+#[test]
+fn permission_is_an_event_with_its_expiry() {
+    let (mut world, mut client, _) = allocated();
+    client.permit(&mut world, &[PEER]);
+    world.pass_secs(100);
+    client.permit(&mut world, &[PEER]);
+    client.permit(&mut world, &[PEER, "10.0.0.1:1"]);
+    let start = world.start;
+    let permitted = |event: &Event| match event {
+        Event::Permitted { peer, expires, .. } => Some((*peer, (*expires - start).as_secs())),
+        Event::Opened { .. } | Event::ChannelBound { .. } | Event::Closed { .. } => None,
+    };
+    let permitted: Vec<_> = world.events.iter().filter_map(permitted).collect();
+    let peer = PEER.parse::<std::net::SocketAddr>().unwrap().ip();
+    assert_eq!(permitted, [(peer, 300), (peer, 400)]);
 }

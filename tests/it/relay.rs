@@ -11,8 +11,6 @@ use super::common::{TestServer, scrape};
 const IPV6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
 const SIZES: [usize; 10] = [0, 1, 3, 500, 1_200, 1_472, 1_500, 4_096, 9_000, 65_000];
 const BURST: usize = 64;
-/// Datagrams that a shard takes from another one however long it has been off its core.
-const MAILBOX: usize = 16;
 
 /// A server at an address of the test's own, so that no other test's socket takes a port that
 /// this one has closed.
@@ -301,14 +299,12 @@ async fn relay_to_relay(server: &TestServer, from: &Client, to: &mut Client) {
         ))
     };
     let before = scrape(server.http()).await;
-    for wave in (0..BURST).step_by(MAILBOX) {
-        for at in wave..wave + MAILBOX {
-            from.send(to.relayed(), &pattern(at, 10 * at)).await;
-        }
-        for at in wave..wave + MAILBOX {
-            let expected = Received::Data(from.relayed(), pattern(at, 10 * at));
-            assert_eq!(to.recv().await, expected);
-        }
+    for at in 0..BURST {
+        from.send(to.relayed(), &pattern(at, 10 * at)).await;
+    }
+    for at in 0..BURST {
+        let expected = Received::Data(from.relayed(), pattern(at, 10 * at));
+        assert_eq!(to.recv().await, expected);
     }
     let after = scrape(server.http()).await;
     for direction in ["to_peer", "to_client"] {

@@ -58,6 +58,21 @@ fn an_allocation_is_a_line_when_it_opens_and_a_line_when_it_closes() {
 }
 
 #[test]
+fn peers_are_logged_at_debug_with_the_relayed_address() {
+    let server =
+        Server::start(&Settings { log: "level = \"hairpin=debug\"", ..Settings::default() });
+    let client = Client::allocate(server.turn, "alice", "wonderland").unwrap();
+    let relayed = client.relayed.to_string();
+    let peer = echoed(&client, 1, b"four");
+    client.refresh(0).unwrap();
+    let log = server.stop();
+    let about = |what: &str| log.iter().find(|line| line.contains(what)).cloned();
+    let line = about("peer permitted").or_else(|| about("channel bound")).expect("a line");
+    assert_eq!(field(&line, "relayed"), relayed);
+    assert!(field(&line, "peer").starts_with(&peer.ip().to_string()), "{line}");
+}
+
+#[test]
 fn no_secret_is_logged_at_any_level() {
     for format in ["text", "json"] {
         let folder = tempfile::tempdir().unwrap();
@@ -163,13 +178,13 @@ fn nothing_is_logged_for_each_packet() {
         let server = Server::start(&settings);
         let client = Client::allocate(server.turn, "alice", "wonderland").unwrap();
         echoed(&client, packets, b"data");
+        client.permit(([127, 0, 0, 1], 9).into()).unwrap();
         // What is dropped is not logged either.
         for _ in 0..packets {
             let unbound = client::channel_data(ChannelNumber::MAX, b"data");
             client.socket.send(&unbound).unwrap();
             let forbidden = client::send_indication(([127, 0, 0, 9], 9).into(), b"data");
             client.socket.send(&forbidden).unwrap();
-            client.permit(([127, 0, 0, 1], 9).into()).unwrap();
         }
         client.refresh(0).unwrap();
         let relayed = server.metrics().sum(&["hairpin_relay_packets_total"]);

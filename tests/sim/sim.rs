@@ -326,6 +326,7 @@ impl Sim {
                 Event::Opened { id, .. } => {
                     assert!(self.mirror.insert(id, Vec::new()).is_none());
                 }
+                Event::Permitted { id, .. } => assert!(self.mirror.contains_key(&id)),
                 Event::ChannelBound { id, number, peer, expires } => {
                     let channels = self.mirror.get_mut(&id).expect("of a live allocation");
                     channels.retain(|&(other, ..)| other != number.number());

@@ -13,7 +13,7 @@ use crate::stun::attribute::{
     AdditionalAddressFamily, AttributeType, EvenPort, Lifetime, RequestedTransport,
     ReservationToken, XorMappedAddress, XorRelayedAddress,
 };
-use crate::stun::{AddressFamily, Code, TransactionId};
+use crate::stun::{AddressFamily, Code, Message, TransactionId};
 use crate::turn::Now;
 use crate::turn::allocation::{Allocation, AllocationId, FiveTuple, RelayedAddress};
 use crate::turn::auth::User;
@@ -122,8 +122,11 @@ impl Server {
             return Err(Reject::Code(Code::UnsupportedTransport));
         }
         // (4) is DONT-FRAGMENT, an unknown attribute here, and so answered with 420 already
-        let even_port = self.even_port(request)?;
-        let family = self.requested_family(request)?;
+        let message = &request.message;
+        check_reservation(message)?;
+        let family = self.requested_family(message)?;
+        let even_port = wants_even_port(message)?;
+        check_additional_family(message)?;
         let lifetime = self.config.limits.lifetime(request.message.read::<Lifetime>()?);
         Ok(Outcome::Pending(PendingAllocation {
             from: request.from,
@@ -153,36 +156,11 @@ impl Server {
         }
     }
 
-    /// Steps (5) and (8): whether the port must be even. Ports are not reserved here, so every
-    /// token is invalid and no pair can be had; both are 508.
-    fn even_port(&self, request: &Request<'_>) -> Result<bool, Reject> {
-        let message = &request.message;
-        let even_port = message.read::<EvenPort>()?;
-        let additional = message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
-        let families = additional || message.has(AttributeType::REQUESTED_ADDRESS_FAMILY);
-        if message.read::<ReservationToken>()?.is_some() {
-            let clash = even_port.is_some() || families;
-            let code = if clash { Code::BadRequest } else { Code::InsufficientCapacity };
-            return Err(Reject::Code(code));
-        }
-        match even_port {
-            Some(EvenPort { reserve: true }) if additional => Err(Reject::Code(Code::BadRequest)),
-            Some(EvenPort { reserve: true }) => Err(Reject::Code(Code::InsufficientCapacity)),
-            Some(EvenPort { reserve: false }) => Ok(true),
-            None => Ok(false),
-        }
-    }
-
-    /// Steps (6), (7) and (9). Without REQUESTED-ADDRESS-FAMILY it is IPv4; a family byte that does
-    /// not exist is a family that is not supported. ADDITIONAL-ADDRESS-FAMILY must make sense, and
-    /// is otherwise an optional attribute that is not understood.
-    fn requested_family(&self, request: &Request<'_>) -> Result<AddressFamily, Reject> {
-        let message = &request.message;
+    /// Steps (6) and (7). Without REQUESTED-ADDRESS-FAMILY it is IPv4; a family byte that does not
+    /// exist is a family that is not supported.
+    fn requested_family(&self, message: &Message<'_>) -> Result<AddressFamily, Reject> {
         let requested = message.value(AttributeType::REQUESTED_ADDRESS_FAMILY);
-        let additional = message.read::<AdditionalAddressFamily>()?;
-        if requested.is_some() && additional.is_some()
-            || additional == Some(AdditionalAddressFamily(AddressFamily::Ipv4))
-        {
+        if requested.is_some() && message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY) {
             return Err(Reject::Code(Code::BadRequest));
         }
         let family = match requested {
@@ -271,5 +249,38 @@ impl Server {
         self.succeed(answer, reply, |builder| {
             builder.put(&XorRelayedAddress(relayed)).put(&lifetime).put(&XorMappedAddress(client))
         });
+    }
+}
+
+/// Step (5). Ports are not reserved here, so every token is invalid.
+fn check_reservation(message: &Message<'_>) -> Result<(), Reject> {
+    if message.read::<ReservationToken>()?.is_none() {
+        return Ok(());
+    }
+    let clash = [
+        AttributeType::EVEN_PORT,
+        AttributeType::REQUESTED_ADDRESS_FAMILY,
+        AttributeType::ADDITIONAL_ADDRESS_FAMILY,
+    ];
+    let clashes = clash.into_iter().any(|kind| message.has(kind));
+    Err(Reject::Code(if clashes { Code::BadRequest } else { Code::InsufficientCapacity }))
+}
+
+/// Step (8). Ports are not reserved here, so no pair can be had.
+fn wants_even_port(message: &Message<'_>) -> Result<bool, Reject> {
+    let Some(EvenPort { reserve }) = message.read()? else { return Ok(false) };
+    if !reserve {
+        return Ok(true);
+    }
+    let additional = message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
+    Err(Reject::Code(if additional { Code::BadRequest } else { Code::InsufficientCapacity }))
+}
+
+/// Step (9). ADDITIONAL-ADDRESS-FAMILY must make sense, and is otherwise an optional attribute that
+/// is not understood.
+fn check_additional_family(message: &Message<'_>) -> Result<(), Reject> {
+    match message.read()? {
+        Some(AdditionalAddressFamily(AddressFamily::Ipv4)) => Err(Reject::Code(Code::BadRequest)),
+        Some(AdditionalAddressFamily(AddressFamily::Ipv6)) | None => Ok(()),
     }
 }

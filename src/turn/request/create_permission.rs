@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{Reject, Request};
 use crate::stun::attribute::XorPeerAddress;
 use crate::stun::{AddressFamily, Code, Malformed};
+use crate::turn::event::Event;
 use crate::turn::policy::Port;
 use crate::turn::server::Server;
 
@@ -33,13 +34,15 @@ impl Server {
         }
         let ips: Vec<IpAddr> = peers.iter().map(|peer| peer.ip()).collect();
         let limits = &self.config.limits;
-        allocation
+        let expires = allocation
             .permit(
                 &ips,
                 request.now.instant,
                 limits.permission_lifetime,
                 limits.permissions_per_allocation,
             )
-            .map_err(|_| Reject::Code(Code::InsufficientCapacity))
+            .map_err(|_| Code::InsufficientCapacity)?;
+        self.events.extend(ips.into_iter().map(|peer| Event::Permitted { id, peer, expires }));
+        Ok(())
     }
 }

@@ -1,0 +1,35 @@
+//! The lines of the log about allocations: who was connected with whom, for how long, and how much
+//! went through (RFC 8656 §21.3.2). The relayed address tells which lines belong together.
+
+use std::net::SocketAddr;
+
+use tracing::{debug, info};
+
+use crate::logging::escaped;
+use crate::turn::{AllocationId, Event};
+
+/// One line at INFO when an allocation opens and one when it closes; at DEBUG one for each
+/// permission and channel. `relayed` finds the relayed address of an allocation.
+pub(super) fn record(event: &Event, relayed: impl Fn(AllocationId) -> Option<SocketAddr>) {
+    match event {
+        Event::Opened { client, relayed, username, .. } => {
+            info!(user = %escaped(username), client = %client.client,
+                transport = client.transport.label(), relayed = %relayed.0, "allocation opened");
+        }
+        Event::Permitted { id, peer, .. } => {
+            debug!(relayed = relayed(*id).map(tracing::field::display), %peer, "peer permitted");
+        }
+        Event::ChannelBound { id, number, peer, .. } => {
+            debug!(relayed = relayed(*id).map(tracing::field::display),
+                peer = %peer.address(), channel = number.number(), "channel bound");
+        }
+        Event::Closed { client, relayed, username, reason, lived, to_peer, to_client, .. } => {
+            info!(user = %escaped(username), client = %client.client,
+                transport = client.transport.label(), relayed = %relayed.0,
+                reason = reason.label(), seconds = lived.as_secs(),
+                to_peer_bytes = to_peer.bytes, to_peer_packets = to_peer.packets,
+                to_client_bytes = to_client.bytes, to_client_packets = to_client.packets,
+                "allocation closed");
+        }
+    }
+}
