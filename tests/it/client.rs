@@ -12,7 +12,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha1::Sha1;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Generous: a loaded machine is slow, and nothing is measured.
@@ -178,10 +180,21 @@ pub(crate) enum Received {
     Channel(u16, Vec<u8>),
 }
 
+/// What a client sends and receives through.
+enum Wire {
+    Datagrams(UdpSocket, SocketAddr),
+    /// A connection, with what has been read of the next message.
+    Stream(Mutex<(Box<dyn Stream>, Vec<u8>)>, SocketAddr),
+}
+
+/// A connection of any kind.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// One client, which is one five-tuple.
 pub(crate) struct Client {
-    socket: UdpSocket,
-    server: SocketAddr,
+    wire: Wire,
     user: String,
     realm: Vec<u8>,
     nonce: Option<Vec<u8>>,
@@ -197,9 +210,25 @@ impl Client {
 
     /// A client `alice` at another address of this machine.
     pub(crate) fn at(ip: IpAddr, server: SocketAddr) -> Self {
+        Self::with(Wire::Datagrams(socket(ip), server))
+    }
+
+    /// A client `alice` over TCP.
+    pub(crate) async fn tcp(server: SocketAddr) -> Self {
+        let stream = TcpStream::connect(server).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let local = stream.local_addr().unwrap();
+        Self::over(stream, local)
+    }
+
+    /// A client `alice` over a connection that is there already.
+    pub(crate) fn over(stream: impl Stream + 'static, local: SocketAddr) -> Self {
+        Self::with(Wire::Stream(Mutex::new((Box::new(stream), Vec::new())), local))
+    }
+
+    fn with(wire: Wire) -> Self {
         Self {
-            socket: socket(ip),
-            server,
+            wire,
             user: "alice".into(),
             realm: Vec::new(),
             nonce: None,
@@ -214,7 +243,14 @@ impl Client {
     }
 
     pub(crate) fn local(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap()
+        match &self.wire {
+            Wire::Datagrams(socket, _) => socket.local_addr().unwrap(),
+            Wire::Stream(_, local) => *local,
+        }
+    }
+
+    fn is_ipv6(&self) -> bool {
+        self.local().is_ipv6()
     }
 
     /// The relayed address.
@@ -232,17 +268,42 @@ impl Client {
 
     /// Sends as it is.
     pub(crate) async fn send_raw(&self, bytes: &[u8]) {
-        self.socket.send_to(bytes, self.server).await.unwrap();
+        match &self.wire {
+            Wire::Datagrams(socket, server) => {
+                socket.send_to(bytes, *server).await.unwrap();
+            }
+            Wire::Stream(stream, _) => {
+                let (stream, _) = &mut *stream.lock().await;
+                stream.write_all(bytes).await.unwrap();
+                stream.flush().await.unwrap();
+            }
+        }
     }
 
-    /// The next datagram, whatever it is, if there is one before `until`.
+    /// The next message, whatever it is, if there is one before `until`.
     pub(crate) async fn recv_raw(&self, until: Instant) -> Option<Vec<u8>> {
+        let (socket, server) = match &self.wire {
+            Wire::Datagrams(socket, server) => (socket, server),
+            Wire::Stream(stream, _) => {
+                let (stream, read) = &mut *stream.lock().await;
+                return timeout_at(until, next_message(stream, read)).await.ok()?;
+            }
+        };
         let mut bytes = vec![0; 65_536];
-        let received = timeout_at(until, self.socket.recv_from(&mut bytes)).await.ok()?;
+        let received = timeout_at(until, socket.recv_from(&mut bytes)).await.ok()?;
         let (length, from) = received.unwrap();
-        assert_eq!(from, self.server, "everything comes from the address that was asked");
+        assert_eq!(from, *server, "everything comes from the address that was asked");
         bytes.truncate(length);
         Some(bytes)
+    }
+
+    /// Whether the server has closed the connection, or does so before the deadline.
+    pub(crate) async fn is_closed(&self) -> bool {
+        let Wire::Stream(stream, _) = &self.wire else { panic!("datagrams have no end") };
+        let (stream, _) = &mut *stream.lock().await;
+        let mut byte = [0];
+        let read = timeout(DEADLINE, stream.read(&mut byte)).await;
+        matches!(read, Ok(Ok(0) | Err(_)))
     }
 
     /// Sends until answered; what peers sent meanwhile waits for [`Client::recv`].
@@ -250,7 +311,12 @@ impl Client {
         let deadline = Instant::now() + DEADLINE;
         while Instant::now() < deadline {
             self.send_raw(request).await;
-            let until = Instant::now() + RETRANSMIT;
+            // A stream loses nothing, so nothing is sent twice.
+            let wait = match self.wire {
+                Wire::Datagrams(..) => RETRANSMIT,
+                Wire::Stream(..) => DEADLINE,
+            };
+            let until = Instant::now() + wait;
             while let Some(bytes) = self.recv_raw(until).await {
                 if bytes[0] >= 0x40 || bytes[..2] == DATA_INDICATION.to_be_bytes() {
                     self.waiting.push_back(received(bytes));
@@ -322,7 +388,7 @@ impl Client {
     /// Allocate, of the family that the server is reached by. 200 or an error code.
     pub(crate) async fn allocate(&mut self) -> u16 {
         let family = (REQUESTED_ADDRESS_FAMILY, vec![2, 0, 0, 0]);
-        let more = if self.server.is_ipv6() { vec![family] } else { vec![] };
+        let more = if self.is_ipv6() { vec![family] } else { vec![] };
         self.allocate_with(&more).await.code()
     }
 
@@ -363,10 +429,13 @@ impl Client {
         self.send_raw(&message).await;
     }
 
-    /// ChannelData, without padding, as datagrams have it.
+    /// ChannelData, without padding in a datagram, and with it in a stream.
     pub(crate) async fn send_channel(&self, number: u16, data: &[u8]) {
-        let length = (data.len() as u16).to_be_bytes();
-        self.send_raw(&[&number.to_be_bytes()[..], &length, data].concat()).await;
+        let mut message = channel_data(number, data);
+        if matches!(self.wire, Wire::Datagrams(..)) {
+            message.truncate(4 + data.len());
+        }
+        self.send_raw(&message).await;
     }
 
     /// The next thing a peer sent.
@@ -381,6 +450,33 @@ impl Client {
             if bytes[0] != 1 {
                 return received(bytes);
             }
+        }
+    }
+}
+
+/// ChannelData with the padding of streams.
+pub(crate) fn channel_data(number: u16, data: &[u8]) -> Vec<u8> {
+    let length = (data.len() as u16).to_be_bytes();
+    let mut message = [&number.to_be_bytes()[..], &length, data].concat();
+    message.resize(message.len().next_multiple_of(4), 0);
+    message
+}
+
+/// Takes one message from a stream, checking that its padding is zero. `None` is the end.
+async fn next_message(stream: &mut Box<dyn Stream>, read: &mut Vec<u8>) -> Option<Vec<u8>> {
+    loop {
+        if let Some(&[first, _, l0, l1]) = read.first_chunk() {
+            let length = usize::from(u16::from_be_bytes([l0, l1]));
+            let length = if first >= 0x40 { 4 + length } else { 20 + length };
+            if read.len() >= length.next_multiple_of(4) {
+                let mut message: Vec<u8> = read.drain(..length.next_multiple_of(4)).collect();
+                assert!(message[length..].iter().all(|&byte| byte == 0), "padding is zero");
+                message.truncate(length);
+                return Some(message);
+            }
+        }
+        if stream.read_buf(read).await.ok()? == 0 {
+            return None;
         }
     }
 }

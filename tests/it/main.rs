@@ -11,3 +11,4 @@ mod lifetimes;
 mod limits;
 mod observability;
 mod relay;
+mod tcp;

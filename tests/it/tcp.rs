@@ -1,0 +1,267 @@
+//! TURN over TCP: the same protocol in a byte stream, and what only a stream can do wrong.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::client::{Client, DEADLINE, Peer, Received, binding_request, channel_data};
+use super::common::{TestServer, scrape};
+
+const CHANNEL: u16 = 0x4000;
+
+fn server() -> TestServer {
+    TestServer::start(|_| {})
+}
+
+/// A client over TCP with an allocation, and a peer it has a channel to.
+async fn connected(server: &TestServer) -> (Client, Peer) {
+    let mut client = Client::tcp(server.turn()).await;
+    assert_eq!(client.allocate().await, 200);
+    let peer = Peer::at(server.turn().ip());
+    assert_eq!(client.bind(CHANNEL, peer.address()).await, 200);
+    (client, peer)
+}
+
+#[tokio::test]
+async fn binding_over_tcp_is_answered_with_the_address_of_the_connection() {
+    let server = server();
+    let mut client = Client::tcp(server.turn()).await;
+    assert_eq!(client.mapped().await, client.local());
+    assert_eq!(client.mapped().await, client.local(), "the connection stays open");
+}
+
+#[tokio::test]
+async fn every_size_passes_both_ways_and_the_stream_stays_in_step() {
+    let server = server();
+    let (mut client, peer) = connected(&server).await;
+    let relayed = client.relayed();
+    for size in (0..=9).chain([500, 1_200, 1_472, 4_096, 9_000, 65_000]) {
+        let data: Vec<u8> = (0..size).map(|at| (at * 7 + size) as u8).collect();
+        client.send_channel(CHANNEL, &data).await;
+        assert_eq!(peer.recv().await, (relayed, data.clone()), "{size} bytes to the peer");
+        peer.send(relayed, &data).await;
+        assert_eq!(client.recv().await, Received::Channel(CHANNEL, data), "{size} bytes back");
+    }
+}
+
+#[tokio::test]
+async fn send_and_data_indications_pass_over_tcp() {
+    let server = server();
+    let mut client = Client::tcp(server.turn()).await;
+    assert_eq!(client.allocate().await, 200);
+    let peer = Peer::at(server.turn().ip());
+    assert_eq!(client.permit(peer.address()).await, 200);
+    for size in [0, 1, 2, 3, 1_000, 65_000] {
+        let data = vec![size as u8; size];
+        client.send(peer.address(), &data).await;
+        assert_eq!(peer.recv().await, (client.relayed(), data.clone()));
+        peer.send(client.relayed(), &data).await;
+        assert_eq!(client.recv().await, Received::Data(peer.address(), data));
+    }
+}
+
+#[tokio::test]
+async fn many_messages_in_one_segment_are_all_answered() {
+    let server = server();
+    let client = Client::tcp(server.turn()).await;
+    let requests: Vec<_> = (0..50).map(|_| binding_request()).collect();
+    client.send_raw(&requests.concat()).await;
+    let until = tokio::time::Instant::now() + DEADLINE;
+    for request in &requests {
+        let answer = client.recv_raw(until).await.expect("an answer");
+        assert_eq!(answer[..2], [1, 1]);
+        assert_eq!(answer[8..20], request[8..20], "in the order of the requests");
+    }
+}
+
+#[tokio::test]
+async fn a_message_may_come_byte_by_byte() {
+    let server = server();
+    let (client, peer) = connected(&server).await;
+    let message = [channel_data(CHANNEL, b"hello"), channel_data(CHANNEL, b"again")].concat();
+    for byte in message {
+        client.send_raw(&[byte]).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(peer.recv().await.1, b"hello");
+    assert_eq!(peer.recv().await.1, b"again");
+}
+
+#[tokio::test]
+async fn messages_cut_anywhere_arrive_whole() {
+    let server = server();
+    let (client, peer) = connected(&server).await;
+    let message =
+        [channel_data(CHANNEL, &[1; 30_000]), channel_data(CHANNEL, &[2; 40_001])].concat();
+    for cut in [1, 4, 29_999, 30_003, 30_004, 30_005, 30_008, 70_000] {
+        let (first, second) = message.split_at(cut);
+        client.send_raw(first).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        client.send_raw(second).await;
+        assert_eq!(peer.recv().await.1, vec![1; 30_000], "cut at {cut}");
+        assert_eq!(peer.recv().await.1, vec![2; 40_001], "cut at {cut}");
+    }
+}
+
+#[tokio::test]
+async fn the_allocation_ends_with_its_connection() {
+    let server = server();
+    let (client, peer) = connected(&server).await;
+    let relayed = client.relayed();
+    assert_eq!(scrape(server.http()).await.get(r#"hairpin_allocations{transport="tcp"}"#), 1.0);
+    drop(client);
+    let ended = async {
+        while scrape(server.http()).await.sum("hairpin_allocations") > 0.0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(DEADLINE, ended).await.expect("the allocation ends");
+    let metrics = scrape(server.http()).await;
+    assert_eq!(metrics.get(r#"hairpin_relay_ports{state="used"}"#), 0.0);
+    peer.send(relayed, b"too late").await;
+}
+
+#[tokio::test]
+async fn tcp_and_udp_clients_relay_to_each_other() {
+    let server = server();
+    let mut stream = Client::tcp(server.turn()).await;
+    let mut datagrams = Client::new(server.turn());
+    assert_eq!(stream.allocate().await, 200);
+    assert_eq!(datagrams.allocate().await, 200);
+    assert_eq!(stream.bind(CHANNEL, datagrams.relayed()).await, 200);
+    assert_eq!(datagrams.bind(CHANNEL, stream.relayed()).await, 200);
+    for round in 0..20_u8 {
+        stream.send_channel(CHANNEL, &[round; 101]).await;
+        assert_eq!(datagrams.recv().await, Received::Channel(CHANNEL, vec![round; 101]));
+        datagrams.send_channel(CHANNEL, &[round; 99]).await;
+        assert_eq!(stream.recv().await, Received::Channel(CHANNEL, vec![round; 99]));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_message_closes_that_connection_alone() {
+    let server = server();
+    let (mut good, _peer) = connected(&server).await;
+    let mut wrong_cookie = binding_request();
+    wrong_cookie[5] ^= 1;
+    let mut odd_length = binding_request();
+    odd_length[3] = 2;
+    for junk in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(),
+        vec![0xff; 40],
+        vec![0x50, 0, 0, 0],
+        vec![22, 3, 1, 0, 5, 1, 0, 0, 1, 0],
+        wrong_cookie,
+        odd_length,
+        [binding_request(), vec![0x80; 20]].concat(),
+    ] {
+        let client = Client::tcp(server.turn()).await;
+        client.send_raw(&junk).await;
+        let answered = junk.len() > 20
+            && junk[..20]
+                == binding_request()[..8].iter().chain(&junk[8..20]).copied().collect::<Vec<_>>()[..];
+        if answered && junk.len() == 40 {
+            let until = tokio::time::Instant::now() + DEADLINE;
+            assert!(client.recv_raw(until).await.is_some(), "what came before is answered");
+        }
+        assert!(client.is_closed().await, "{junk:02x?}");
+    }
+    assert_eq!(good.mapped().await, good.local());
+}
+
+#[tokio::test]
+async fn silent_and_dribbling_connections_are_closed() {
+    let server = TestServer::start(|config| {
+        config.net.unauthenticated_idle = Duration::from_secs(1);
+    });
+    let silent = Client::tcp(server.turn()).await;
+    let dribbling = Client::tcp(server.turn()).await;
+    let mut answered = Client::tcp(server.turn()).await;
+    assert_eq!(answered.mapped().await, answered.local());
+    let (mut allocated, _peer) = connected(&server).await;
+    let dribble = async {
+        let request = binding_request();
+        for byte in &request[..10] {
+            dribbling.send_raw(&[*byte]).await;
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        dribbling.is_closed().await
+    };
+    assert!(dribble.await, "half a header is no sign of life");
+    assert!(silent.is_closed().await);
+    assert!(answered.is_closed().await, "a connection without an allocation may not just stay");
+    assert_eq!(allocated.mapped().await, allocated.local(), "one with an allocation may");
+}
+
+/// The client does not read; its peer floods. Nobody else notices, and memory is bounded by what
+/// is dropped.
+#[tokio::test]
+async fn data_for_a_client_that_does_not_read_is_dropped_and_others_are_served() {
+    let server = TestServer::start(|config| config.net.threads = 1);
+    let (mut slow, peer) = connected(&server).await;
+    let (mut other, other_peer) = connected(&server).await;
+    let mut dropped = 0.0;
+    for round in 0..2_000_u32 {
+        for _ in 0..16 {
+            peer.send(slow.relayed(), &[9; 8_000]).await;
+        }
+        other_peer.send(other.relayed(), &round.to_be_bytes()).await;
+        let expected = Received::Channel(CHANNEL, round.to_be_bytes().to_vec());
+        assert_eq!(other.recv().await, expected, "another client of the same shard");
+        dropped = server.dropped("stream_full").await;
+        if dropped > 0.0 {
+            break;
+        }
+    }
+    assert!(dropped > 0.0, "a bound is reached");
+    // It starts to read: what was kept is whole, and the connection goes on.
+    let mut read = 0;
+    while timeout(Duration::from_millis(500), slow.recv()).await.is_ok() {
+        read += 1;
+    }
+    assert!(read > 0);
+    assert_eq!(slow.mapped().await, slow.local());
+}
+
+#[tokio::test]
+async fn a_reset_in_the_middle_of_a_message_ends_the_allocation() {
+    let server = server();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(server.turn()).await.unwrap();
+        let request = binding_request();
+        stream.write_all(&request).await.unwrap();
+        let mut answer = [0; 32];
+        stream.read_exact(&mut answer).await.unwrap();
+        stream.write_all(&request[..13]).await.unwrap();
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    let mut client = Client::tcp(server.turn()).await;
+    assert_eq!(client.mapped().await, client.local());
+}
+
+#[tokio::test]
+async fn a_source_may_not_open_connections_without_end() {
+    let server = TestServer::start(|config| config.net.threads = 1);
+    let source: SocketAddr = ([127, 0, 0, 77], 0).into();
+    let mut held = Vec::new();
+    let mut refused = 0;
+    for _ in 0..1_030 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(source).unwrap();
+        held.push(socket.connect(server.turn()).await.unwrap());
+    }
+    for mut stream in held.split_off(1_000) {
+        let _ = stream.write_all(&binding_request()).await;
+        let mut answer = [0; 32];
+        let read = timeout(DEADLINE, stream.read_exact(&mut answer)).await.unwrap();
+        refused += usize::from(read.is_err());
+        held.push(stream);
+    }
+    assert_eq!(refused, 6, "1,024 of 1,030 are kept");
+    let mut other = Client::tcp(server.turn()).await;
+    assert_eq!(other.mapped().await, other.local(), "another source is served");
+}
