@@ -32,7 +32,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self, out: &mut impl Write) -> Result<(), Error> {
         let (config, origin) = match self.dev {
-            true => (Config::dev(), Origin::default()),
+            true => (Config::dev().allowing_this_machine(), Origin::default()),
             false => Config::load(self.config.as_deref())?,
         };
         logging::init(&config.log)

@@ -19,6 +19,8 @@ pub(crate) use build::MAX_USERNAME_BYTES;
 pub use error::ConfigError;
 pub(crate) use value::{Bandwidth, Lifetime};
 
+use ipnet::IpNet;
+
 use crate::{http, logging, net, turn};
 
 /// Where the configuration is looked for when the command line names none.
@@ -107,6 +109,14 @@ impl Config {
     pub fn dev() -> Self {
         let (config, _) = parse(Path::new("--dev"), DEV, None).expect("a constant, and tested");
         config
+    }
+
+    /// Lets clients reach this machine's own addresses too: in development, the other browser is
+    /// likely to be on the same machine.
+    #[must_use]
+    pub fn allowing_this_machine(mut self) -> Self {
+        self.turn.policy.allow.extend(net::own_addresses().0.into_iter().map(IpNet::from));
+        self
     }
 
     /// What an operator should know although it is allowed, each on one line.

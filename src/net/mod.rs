@@ -94,10 +94,11 @@ impl Net {
             .iter()
             .map(|&address| PortPool::new(address, config.relay_ports.clone(), seed()))
             .collect();
+        let (addresses, broadcasts) = own_addresses();
         let host = policy::Host {
             endpoints,
-            addresses: own_addresses(),
-            broadcasts: interfaces().filter_map(|own| own.broadcast).collect(),
+            addresses,
+            broadcasts,
             relay_addresses,
             relay_ports: config.relay_ports.clone(),
         };
@@ -203,7 +204,8 @@ fn relay_addresses(config: &Config) -> Vec<IpAddr> {
         .collect()
 }
 
-/// The source address for a host out there. Connecting a datagram socket sends nothing.
+/// The source address for a host out there. Connecting a datagram socket sends nothing. A machine
+/// without a way out has no address to relay from: loopback is never one by itself.
 fn preferred_source(wildcard: IpAddr) -> Option<IpAddr> {
     let out_there: IpAddr = match wildcard {
         IpAddr::V4(_) => Ipv4Addr::new(198, 51, 100, 1).into(),
@@ -211,20 +213,25 @@ fn preferred_source(wildcard: IpAddr) -> Option<IpAddr> {
     };
     let socket = UdpSocket::bind((wildcard, 0)).ok()?;
     let routed = socket.connect((out_there, 9)).and_then(|()| socket.local_addr());
-    match routed {
-        Ok(address) => Some(address.ip()),
-        Err(_) => own_addresses()
-            .into_iter()
-            .find(|ip| AddressFamily::of(*ip) == AddressFamily::of(wildcard)),
-    }
+    let routed = routed.ok().map(|address| address.ip());
+    let own = || own_addresses().0.into_iter().find(|ip| is_source(*ip, wildcard));
+    routed.filter(|ip| is_source(*ip, wildcard)).or_else(own)
 }
 
-/// The machine's addresses. A machine that does not tell has none, and is then protected by the
-/// deny list alone.
-fn own_addresses() -> Vec<IpAddr> {
-    interfaces().map(|own| own.ip).collect()
+/// Whether peers elsewhere, if only on the same network, could reach `ip`.
+fn is_source(ip: IpAddr, wildcard: IpAddr) -> bool {
+    let is_link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    AddressFamily::of(ip) == AddressFamily::of(wildcard) && !ip.is_loopback() && !is_link_local
 }
 
-fn interfaces() -> impl Iterator<Item = sys::InterfaceAddress> {
-    sys::interface_addresses().unwrap_or_default().into_iter()
+/// The machine's addresses, and the broadcast addresses of its networks. A machine that does not
+/// tell has none, and is then protected by the deny list alone.
+pub(crate) fn own_addresses() -> (Vec<IpAddr>, Vec<Ipv4Addr>) {
+    let interfaces = sys::interface_addresses().unwrap_or_default();
+    let addresses = interfaces.iter().map(|own| own.ip).collect();
+    let broadcasts = interfaces.iter().filter_map(|own| own.broadcast).collect();
+    (addresses, broadcasts)
 }

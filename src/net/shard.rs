@@ -161,6 +161,12 @@ impl Shard {
         self.work.server.poll_timeout()
     }
 
+    /// Looks anew at the machine's addresses: a new one must not be a way to reach it.
+    pub(super) fn look_around(&mut self) {
+        let (addresses, broadcasts) = super::own_addresses();
+        self.work.server.set_own_addresses(addresses, broadcasts);
+    }
+
     /// Ends everything, with a line in the log for each allocation.
     pub(super) fn shutdown(&mut self) {
         self.work.server.shutdown(clock::now());
@@ -215,6 +221,8 @@ impl Work {
                 self.relay_to_client(to, &header, place, padding);
             }
             Verdict::Bind(pending) => {
+                // What has expired gives back its port and its place in the quota first.
+                self.handle_events(bytes);
                 self.bind(pending, back, now);
                 self.egress.push_owned(back, &self.reply);
             }
@@ -246,6 +254,7 @@ impl Work {
         bytes: &[u8],
         now: Now,
     ) {
+        let must_be_relayed = peer.must_be_relayed();
         let peer = peer.address();
         let Some(leg) = self.legs.get(from) else {
             return drop(self.server.drop(DropReason::NoAllocation));
@@ -258,6 +267,9 @@ impl Work {
             let server = &mut self.server;
             let dropped = |reason| drop(server.drop(reason));
             return self.post.add(shard, peer, relayed, &bytes[payload], dropped);
+        }
+        if must_be_relayed {
+            return drop(self.server.drop(DropReason::NoAllocation));
         }
         let out = Route { socket: SocketKey::Relay(from), to: peer, from: None };
         self.egress.push(out, &[], payload, 0);

@@ -20,6 +20,8 @@ use crate::turn::{self, Server, Stats, policy};
 
 /// Questions that may wait for a busy shard; askers beyond wait themselves.
 const COMMANDS_MAX: usize = 16;
+/// How often to look whether the machine has got other addresses.
+const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// The most time between two looks at what has expired.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -142,6 +144,7 @@ fn tick() -> Instant {
 /// Looks at timers and commands until told to stop, or until nobody is left to tell.
 async fn serve(shard: &RefCell<Shard>, mut inbox: mpsc::Receiver<Command>) {
     let mut wake = tick();
+    let mut looked = wake;
     loop {
         tokio::select! {
             command = inbox.recv() => match command {
@@ -157,6 +160,10 @@ async fn serve(shard: &RefCell<Shard>, mut inbox: mpsc::Receiver<Command>) {
             () = tokio::time::sleep_until(wake) => {
                 let next = shard.borrow_mut().handle_timeout(clock::now()).map(Instant::from_std);
                 let latest = tick();
+                if latest >= looked + LOOK_AROUND {
+                    shard.borrow_mut().look_around();
+                    looked = latest;
+                }
                 wake = next.map_or(latest, |next| next.min(latest));
             }
         }
