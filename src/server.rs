@@ -18,6 +18,8 @@ use crate::http::{self, Inspect, Inspection, PortCounts, Snapshot};
 use crate::net::{BindError, Net};
 use crate::turn::policy;
 
+/// How long stopping may take.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How often the supervisor looks whether all threads are alive.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -30,6 +32,8 @@ pub enum Error {
     Http(io::Error),
     /// Signals could not be waited for.
     Signals(io::Error),
+    /// Not every thread ended in time, or a second signal did not want to wait.
+    StopIncomplete,
     /// A thread ended by itself: a bug, and the log says more.
     ThreadEnded,
 }
@@ -40,6 +44,7 @@ impl fmt::Display for Error {
             Self::Bind(error) => error.fmt(f),
             Self::Http(error) => error.fmt(f),
             Self::Signals(error) => write!(f, "cannot wait for signals: {error}"),
+            Self::StopIncomplete => f.write_str("stopped without waiting for every thread"),
             Self::ThreadEnded => f.write_str("a thread of the server ended by itself"),
         }
     }
@@ -141,7 +146,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error>
         .enable_all()
         .build()
         .map_err(Error::Signals)?;
-    let (running, outcome) = runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         // Before the server starts: a signal that comes early must not kill it half way.
         let mut signals = Signals::listen().map_err(Error::Signals)?;
         let running = Running::start(config)?;
@@ -157,10 +162,22 @@ pub fn run(config: &Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error>
                 Err(Error::ThreadEnded)
             }
         };
-        Ok((running, outcome))
-    })?;
-    running.stop();
+        let stopped = stop(running, &mut signals).await;
+        outcome.and(stopped)
+    });
+    // A thread that hangs must not keep the process.
+    runtime.shutdown_background();
     outcome
+}
+
+/// Stops, but not at any price: whoever asked twice, or waits long, wants the process to end.
+async fn stop(running: Running, signals: &mut Signals) -> Result<(), Error> {
+    let stopping = tokio::task::spawn_blocking(move || running.stop());
+    tokio::select! {
+        _ = stopping => Ok(()),
+        _ = signals.next() => Err(Error::StopIncomplete),
+        () = tokio::time::sleep(STOP_DEADLINE) => Err(Error::StopIncomplete),
+    }
 }
 
 async fn watch(running: &Running) {
@@ -203,6 +220,7 @@ impl Inspect for State {
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -212,13 +230,20 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                // Other daemons take it for a wish to reload; ending all calls is none.
+                _ = self.hangup.recv() => {
+                    warn!("SIGHUP changes nothing: the configuration is read at start");
+                }
+            }
         }
     }
 }

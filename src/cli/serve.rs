@@ -35,7 +35,8 @@ impl Serve {
             true => (Config::dev().allowing_this_machine(), Origin::default()),
             false => Config::load(self.config.as_deref())?,
         };
-        logging::init(&config.log)
+        // Held to the end: dropping it writes the last lines.
+        let _log = logging::init(&config.log)
             .map_err(|error| Error::Refused(format!("cannot start logging: {error}")))?;
         if !self.dev {
             info!(config = %origin, "configuration read");

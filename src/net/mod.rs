@@ -123,6 +123,7 @@ impl Net {
             net.shards.push(handle);
             net.listening = listening;
         }
+        net.shards.iter().for_each(Handle::serve);
         Ok(net)
     }
 

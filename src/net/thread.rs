@@ -37,6 +37,7 @@ pub(super) struct Start {
 }
 
 enum Command {
+    Serve,
     Stats(oneshot::Sender<Stats>),
     Stop,
 }
@@ -53,6 +54,13 @@ impl Handle {
         let (answer, asked) = oneshot::channel();
         self.commands.send(Command::Stats(answer)).await.ok()?;
         asked.await.ok()
+    }
+
+    /// Lets the shard begin to read. Only when all are bound: as long as sockets join those that
+    /// share an address, the kernel may move clients from one to another.
+    pub(super) fn serve(&self) {
+        // It is the first command, so there is room; an error means that the shard is gone.
+        let _ = self.commands.try_send(Command::Serve);
     }
 
     pub(super) fn is_alive(&self) -> bool {
@@ -91,7 +99,7 @@ pub(super) fn start(start: Start) -> Result<(Handle, Vec<SocketAddr>), BindError
 
 fn run(
     start: Start,
-    inbox: mpsc::Receiver<Command>,
+    mut inbox: mpsc::Receiver<Command>,
     bound: &std::sync::mpsc::Sender<Result<Vec<SocketAddr>, BindError>>,
 ) {
     let runtime = match Builder::new_current_thread()
@@ -120,10 +128,12 @@ fn run(
         let server = Server::new(core, host, seed);
         let shard = Shard::new(server, listeners, shared, post);
         tokio::task::spawn_local(udp::pump_post(Rc::clone(&shard), mail));
-        for index in 0..addresses.len() {
+        let listening = addresses.len();
+        let _ = bound.send(Ok(addresses));
+        let Some(Command::Serve) = inbox.recv().await else { return };
+        for index in 0..listening {
             tokio::task::spawn_local(udp::pump(Rc::clone(&shard), SocketKey::Listener(index)));
         }
-        let _ = bound.send(Ok(addresses));
         serve(&shard, inbox).await;
         shard.borrow_mut().shutdown();
     });
@@ -151,6 +161,7 @@ async fn serve(shard: &RefCell<Shard>, mut inbox: mpsc::Receiver<Command>) {
                 Some(Command::Stats(answer)) => {
                     let _ = answer.send(shard.borrow().stats());
                 }
+                Some(Command::Serve) => {}
                 Some(Command::Stop) => return,
                 None => {
                     error!("a shard lost its supervisor and stops");
