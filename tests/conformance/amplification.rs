@@ -1,4 +1,4 @@
-//! What an unauthenticated datagram can make the server send: SEC-AMP-1.
+//! What an unauthenticated datagram can make the server send.
 
 use crate::wire::{
     ALLOCATE, Attr, BINDING, CHANNEL_BIND, CREATE_PERMISSION, Msg, REFRESH, attr, raw,
@@ -72,8 +72,8 @@ fn wrong_password_is_answered_with_less_than_was_sent() {
     assert!(reply.bytes.len() <= request.len());
 }
 
-/// Abuse case 81: nothing in a request moves the answer elsewhere; there is no second address in
-/// a verdict, and these attributes are refused
+/// Nothing in a request moves the answer elsewhere: there is no second address in a verdict, and
+/// these attributes are refused.
 #[test]
 fn redirecting_attributes_are_420() {
     for kind in [0x0002, 0x0003, 0x0026, 0x0027] {
