@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha1::Sha1;
@@ -183,6 +185,7 @@ pub(crate) struct Client {
     socket: UdpSocket,
     server: SocketAddr,
     user: String,
+    password: String,
     realm: Vec<u8>,
     nonce: Option<Vec<u8>>,
     relayed: Option<SocketAddr>,
@@ -201,6 +204,7 @@ impl Client {
             socket: socket(ip),
             server,
             user: "alice".into(),
+            password: "secret".into(),
             realm: Vec::new(),
             nonce: None,
             relayed: None,
@@ -210,6 +214,13 @@ impl Client {
 
     pub(crate) fn user(mut self, name: &str) -> Self {
         self.user = name.into();
+        self
+    }
+
+    /// The same user, with what a web service that knows `shared_secret` mints.
+    pub(crate) fn until(mut self, expires_unix_secs: u64, shared_secret: &str) -> Self {
+        self.user = format!("{expires_unix_secs}:{}", self.user);
+        self.password = STANDARD.encode(sign(shared_secret.as_bytes(), self.user.as_bytes()));
         self
     }
 
@@ -224,7 +235,7 @@ impl Client {
 
     fn key(&self) -> [u8; 16] {
         let mut hash = Md5::new();
-        for part in [self.user.as_bytes(), b":", &self.realm, b":secret"] {
+        for part in [self.user.as_bytes(), b":", &self.realm, b":", self.password.as_bytes()] {
             hash.update(part);
         }
         hash.finalize().into()
