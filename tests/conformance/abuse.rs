@@ -278,6 +278,23 @@ fn sources_that_must_not_be_answered_are_dropped() {
     }
 }
 
+/// Who is asked in the name of a whole network would have all of it answered.
+#[test]
+fn broadcast_addresses_of_our_networks_are_no_clients() {
+    let mut world = World::with(|setup| {
+        setup.host.broadcasts = vec!["203.0.113.255".parse().unwrap()];
+    });
+    for port in [1024, 4000, 65_535] {
+        let client = std::net::SocketAddr::from(([203, 0, 113, 255], port));
+        let five = FiveTuple { client, ..five_tuple(HERE) };
+        for kind in [BINDING, ALLOCATE] {
+            let packet = Msg::new(kind, [1; 12]).finish();
+            assert_eq!(world.deliver(five, &packet).dropped(), DropReason::SourceForbidden);
+        }
+    }
+    Client::at("203.0.113.254:4000").is_served(&mut world);
+}
+
 /// The source may be one of our own relayed addresses.
 #[test]
 fn relayed_address_as_a_client_is_dropped() {
