@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hairpin::turn::DropReason;
+use hairpin::net::clock;
+use hairpin::turn::{DropReason, Verdict};
 
 use crate::wire::{self, ALLOCATE, Attr, CHANNEL_BIND, CREATE_PERMISSION, Msg, Parsed, REFRESH};
 use crate::wire::{attr, peer, raw, transport};
@@ -200,6 +201,52 @@ fn unknown_user_and_wrong_password_look_the_same() {
     }
 }
 
+/// How long it takes to say no must not tell whether there is such a user. The requests are long,
+/// so that most of the time goes into the integrity, and nobody's would show if it were skipped.
+#[test]
+fn unknown_user_and_wrong_password_take_the_same_time() {
+    const ATTEMPTS: usize = 5;
+    for mode in [Mode::Legacy, Mode::Sha256] {
+        let (mut world, alice) = greeted(mode);
+        let refused = [("alice", false), ("mallory", false), ("alice", true), ("mallory", true)];
+        let packets = refused.map(|(user, hashed)| {
+            let mut client = alice.clone();
+            (client.user, client.password) = (user.into(), "wrong".into());
+            client.hashed = hashed;
+            client.request(ALLOCATE, &[raw(attr::SOFTWARE, &[b'x'; 16_000])])
+        });
+        let mut ratios = Vec::new();
+        // A machine that is busy in just the wrong moments must not fail the test.
+        let even = (0..ATTEMPTS).any(|_| {
+            let medians = median_times(&mut world, &alice, &packets);
+            let (least, most) = (medians.iter().min().unwrap(), medians.iter().max().unwrap());
+            ratios.push(most.as_secs_f64() / least.as_secs_f64());
+            ratios.last().is_some_and(|&ratio| ratio < 1.5)
+        });
+        assert!(even, "{mode:?}: the slowest takes {ratios:?} times as long as the fastest");
+    }
+}
+
+/// The median time of each packet's refusal, all of them in turn.
+fn median_times(world: &mut World, client: &Client, packets: &[Vec<u8>; 4]) -> [Duration; 4] {
+    const ROUNDS: usize = 101;
+    let mut times: [Vec<Duration>; 4] = Default::default();
+    for _ in 0..ROUNDS {
+        for (packet, times) in packets.iter().zip(&mut times) {
+            let mut reply = Vec::new();
+            let begun = clock::now().instant;
+            let verdict = world.server.handle_client(client.five, packet, world.now, &mut reply);
+            times.push(clock::now().instant - begun);
+            assert!(matches!(verdict, Verdict::Reply));
+            assert_eq!(Parsed::strict(&reply).code(), 401);
+        }
+    }
+    times.map(|mut times| {
+        times.sort();
+        times[ROUNDS / 2]
+    })
+}
+
 /// RFC 8489 §9.2.4
 #[test]
 fn every_flipped_bit_of_the_integrity_is_401() {
@@ -239,11 +286,15 @@ fn expired_nonce_is_438_with_a_fresh_one() {
 /// RFC 8489 §9.2.4, our choice: the nonce comes first
 #[test]
 fn stale_nonce_with_a_wrong_password_is_438() {
-    let (mut world, mut client) = greeted(Mode::Legacy);
-    client.nonce = "obMatJos2AAAAstale".into();
-    client.password = "wrong".into();
-    let request = client.request(ALLOCATE, &[]);
-    assert_eq!(world.deliver(client.five, &request).reply().code(), 438);
+    for mode in [Mode::Legacy, Mode::Md5, Mode::Sha256] {
+        let (mut world, mut client) = greeted(mode);
+        client.password = "wrong".into();
+        let request = client.request(ALLOCATE, &[]);
+        assert_eq!(world.deliver(client.five, &request).reply().code(), 401, "still fresh");
+        world.pass_secs(3600);
+        let request = client.request(ALLOCATE, &[]);
+        assert_eq!(world.deliver(client.five, &request).reply().code(), 438);
+    }
 }
 
 /// RFC 8489 §9.2.5
@@ -302,8 +353,9 @@ fn truncated_or_oversized_sha256_integrity_is_refused() {
         let (mut world, mut client) = greeted(Mode::Sha256);
         let base = Msg::new(ALLOCATE, client.id()).add(&[transport(17)]);
         let base = base.add(&client.credentials());
-        let packet = cut_integrity(&base, attr::MI2, &client, length);
-        assert!(matches!(world.deliver(client.five, &packet).reply().code(), 400 | 401));
+        for packet in cut_integrity(&base, attr::MI2, &client, length) {
+            assert!(matches!(world.deliver(client.five, &packet).reply().code(), 400 | 401));
+        }
         assert_eq!(world.server.allocations(), 0, "{length} bytes");
     }
 }
@@ -315,24 +367,40 @@ fn truncated_or_oversized_integrity_is_refused() {
         let (mut world, mut client) = greeted(Mode::Legacy);
         let base = Msg::new(ALLOCATE, client.id()).add(&[transport(17)]);
         let base = base.add(&client.credentials());
-        let packet = cut_integrity(&base, attr::MI, &client, length);
-        assert!(matches!(world.deliver(client.five, &packet).reply().code(), 400 | 401));
+        for packet in cut_integrity(&base, attr::MI, &client, length) {
+            assert!(matches!(world.deliver(client.five, &packet).reply().code(), 400 | 401));
+        }
         assert_eq!(world.server.allocations(), 0, "{length} bytes");
     }
 }
 
-/// The message with the right integrity, under either reading of the header's length, cut or
-/// stretched to `length` bytes.
-fn cut_integrity(base: &Msg, kind: u16, client: &Client, length: usize) -> Vec<u8> {
-    let full = if kind == attr::MI {
-        base.clone().mi(&client.key()).finish()
-    } else {
-        base.clone().mi2(&client.key()).finish()
-    };
-    let value = Parsed::strict(&full).get(kind).unwrap().to_vec();
-    let mut value = [value, vec![0; 64]].concat();
-    value.truncate(length);
-    base.clone().attr(kind, &value).finish()
+/// The message with the right integrity, cut or stretched to `length` bytes, under either reading
+/// of the header's length that the integrity covers: up to the end of a whole one, or of this one.
+fn cut_integrity(base: &Msg, kind: u16, client: &Client, length: usize) -> [Vec<u8>; 2] {
+    let whole = if kind == attr::MI { 20 } else { 32 };
+    [whole, length.next_multiple_of(4)].map(|counted| {
+        let covered = base.covered(4 + counted);
+        let mut value = if kind == attr::MI {
+            wire::hmac_sha1(&client.key(), &covered)
+        } else {
+            wire::hmac_sha256(&client.key(), &covered)
+        };
+        value.resize(length, 0);
+        base.clone().attr(kind, &value).finish()
+    })
+}
+
+/// Neither reading is a mistake of the test's own: uncut, both are right.
+#[test]
+fn integrity_that_is_not_cut_is_right() {
+    for (mode, kind, length) in [(Mode::Legacy, attr::MI, 20), (Mode::Sha256, attr::MI2, 32)] {
+        let (mut world, mut client) = greeted(mode);
+        let base = Msg::new(ALLOCATE, client.id()).add(&[transport(17)]);
+        let base = base.add(&client.credentials());
+        for packet in cut_integrity(&base, kind, &client, length) {
+            assert!(world.deliver(client.five, &packet).reply().is_success());
+        }
+    }
 }
 
 /// RFC 8489 §9.2.4
@@ -428,6 +496,17 @@ fn odd_usernames_are_refused_and_nothing_breaks() {
         let credentials = replaced(&client.credentials(), attr::USERNAME, name);
         let reply = allocate(&mut world, &mut client, &credentials);
         assert_eq!(reply.code(), code, "{:?}", String::from_utf8_lossy(name));
+    }
+}
+
+/// RFC 8489 §14.9 allows 127 characters, in up to 763 bytes.
+#[test]
+fn long_realm_is_401_and_not_echoed() {
+    for length in [128, 763] {
+        let (mut world, mut client) = greeted(Mode::Legacy);
+        let credentials = replaced(&client.credentials(), attr::REALM, &vec![b'z'; length]);
+        let reply = allocate(&mut world, &mut client, &credentials);
+        assert_eq!((reply.code(), &reply.text(attr::REALM)[..]), (401, "example.org"));
     }
 }
 

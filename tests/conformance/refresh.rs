@@ -38,6 +38,17 @@ fn refresh_with_another_family_is_443() {
     assert_eq!(client.code(&mut world, REFRESH, &[family(2)]), 0);
 }
 
+/// RFC 8656 §18.6, our choice: a value that no family has is malformed, where Allocate says 440
+#[test]
+fn refresh_with_a_family_that_does_not_exist_is_400() {
+    let (mut world, mut client, _) = allocated();
+    for byte in [0, 3, 4, 255] {
+        let attributes = [wire::lifetime(0), family(byte)];
+        assert_eq!(client.code(&mut world, REFRESH, &attributes), 400, "{byte}");
+    }
+    assert_eq!(world.server.allocations(), 1);
+}
+
 /// RFC 8656 §8.2
 #[test]
 fn lifetime_of_zero_deletes_the_allocation() {

@@ -3,7 +3,7 @@
 use hairpin::turn::DropReason;
 
 use crate::wire::{self, ALLOCATE, BINDING, Msg, REFRESH, attr, peer, raw};
-use crate::world::{Client, Outcome, PEER, World, allocated, five_tuple};
+use crate::world::{Client, Mode, Outcome, PEER, World, allocated, five_tuple};
 
 const ID: wire::Txid = *b"0123456789ab";
 
@@ -41,6 +41,21 @@ fn wrong_magic_cookie_is_silent() {
         packet[4 + bit / 8] ^= 1 << (bit % 8);
         is_silent(&packet);
     }
+}
+
+/// RFC 3489 clients have 16 random bytes there; what they ask in TURN drafts is not known here.
+#[test]
+fn classic_allocate_is_silent() {
+    let (mut world, mut client, _) = allocated();
+    for kind in [ALLOCATE, REFRESH] {
+        let mut packet = Msg::new(kind, ID).add(&[wire::transport(17)]).finish();
+        packet[4..8].copy_from_slice(b"\x9e\x37\x79\xb9");
+        is_silent(&packet);
+        let mut signed = client.request(kind, &[wire::transport(17), wire::lifetime(0)]);
+        signed[4..8].copy_from_slice(b"\x9e\x37\x79\xb9");
+        world.deliver(client.five, &signed).dropped();
+    }
+    assert_eq!(world.server.allocations(), 1);
 }
 
 /// RFC 8489 §5
@@ -93,6 +108,30 @@ fn largest_responses_stay_below_548_bytes() {
     let unknown: Vec<_> = (0x7F00..0x7F40).map(|kind| raw(kind, b"")).collect();
     assert_eq!(client.code(&mut world, REFRESH, &unknown), 420);
     client.is_served(&mut world);
+}
+
+/// RFC 8489 §6.1, for challenges: the longest realm of a configuration, and all that can go along
+#[test]
+fn largest_challenges_stay_below_548_bytes() {
+    for realm in ["r".repeat(127), "é".repeat(63)] {
+        let mut world = World::with(|setup| {
+            setup.config.auth.realm = realm.clone();
+            setup.config.software = Some("s".repeat(128));
+        });
+        let mut client = Client::at("198.51.100.1:4000").mode(Mode::Sha256);
+        client.fingerprint = true;
+        client.greet(&mut world);
+        world.pass_secs(3600);
+        let stale = client.request(REFRESH, &[]);
+        let bare = Msg::new(ALLOCATE, ID).fingerprint().finish();
+        let fresh = World::with(|setup| setup.config.auth.realm = realm.clone());
+        for (mut world, packet, code) in [(fresh, bare, 401), (world, stale, 438)] {
+            let reply = world.deliver(client.five, &packet).reply();
+            assert_eq!((reply.code(), reply.text(attr::REALM)), (code, realm.clone()));
+            assert!(reply.has(attr::FINGERPRINT) && reply.has(attr::PAS));
+            assert!(reply.bytes.len() < 548, "{} bytes", reply.bytes.len());
+        }
+    }
 }
 
 /// RFC 8489 §6.3
@@ -244,6 +283,12 @@ fn software_is_sent_only_where_configured() {
     let bare = Msg::new(ALLOCATE, ID).finish();
     let challenge = world.deliver(five_tuple("198.51.100.1:4000"), &bare).reply();
     assert!(!challenge.has(attr::SOFTWARE));
+    let mut client = Client::at("198.51.100.1:4000");
+    for (kind, attribute) in [(ALLOCATE, wire::transport(17)), (REFRESH, wire::lifetime(600))] {
+        let reply = client.ask(&mut world, kind, &[attribute]);
+        assert_eq!((reply.code(), &reply.text(attr::SOFTWARE)[..]), (0, "hairpin"));
+        assert!(reply.verifies(attr::MI, &client.key()), "in front of the integrity");
+    }
 }
 
 /// RFC 8489 §6.3.2
