@@ -380,6 +380,11 @@ impl Client {
         self.send_raw(&[&number.to_be_bytes()[..], &length, data].concat()).await;
     }
 
+    /// What peers sent before the last answer arrived, and nobody has asked for.
+    pub(crate) fn take_waiting(&mut self) -> Vec<Received> {
+        self.waiting.drain(..).collect()
+    }
+
     /// The next thing a peer sent.
     pub(crate) async fn recv(&mut self) -> Received {
         if let Some(received) = self.waiting.pop_front() {
@@ -434,6 +439,11 @@ impl Peer {
 
     pub(crate) async fn send(&self, to: SocketAddr, data: &[u8]) {
         self.0.send_to(data, to).await.unwrap();
+    }
+
+    /// The socket, which does not block, for use on another thread.
+    pub(crate) fn into_std(self) -> std::net::UdpSocket {
+        self.0.into_std().unwrap()
     }
 
     /// The next datagram and its source.
