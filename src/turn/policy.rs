@@ -189,9 +189,13 @@ impl Policy {
 
     /// What no exception opens: addresses nobody has, those of everybody, and `deny`.
     fn is_barred(&self, ip: IpAddr) -> bool {
-        is_never_a_peer(ip)
-            || matches!(ip, IpAddr::V4(ip) if self.host.broadcasts.contains(&ip))
-            || contains(&self.config.deny, ip)
+        is_never_a_peer(ip) || self.is_broadcast(ip) || contains(&self.config.deny, ip)
+    }
+
+    /// Whether `ip` is everybody's on a network: on any, or on one that this host is in.
+    #[must_use]
+    pub fn is_broadcast(&self, ip: IpAddr) -> bool {
+        matches!(ip, IpAddr::V4(ip) if ip.is_broadcast() || self.host.broadcasts.contains(&ip))
     }
 
     /// An address that carries an IPv4 address is reached through a translator, so the embedded

@@ -294,9 +294,7 @@ impl Server {
     /// Whether a request from there may be answered at all.
     fn may_be_answered(&self, from: &FiveTuple) -> bool {
         let ip = from.client.ip();
-        let unicast = !ip.is_multicast()
-            && !ip.is_unspecified()
-            && !matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+        let unicast = !ip.is_multicast() && !ip.is_unspecified() && !self.policy.is_broadcast(ip);
         unicast
             && !UNANSWERED_PORTS.contains(&from.client.port())
             && !self.policy.is_endpoint(from.client)
