@@ -6,6 +6,7 @@
 
 mod cli;
 mod client;
+mod deploy;
 mod descriptors;
 mod hostile;
 mod logs;
