@@ -24,7 +24,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Why the server could not start, or had to stop.
 #[derive(Debug)]
 pub enum Error {
-    /// A UDP listener could not be bound.
+    /// A UDP listener or a relay socket could not be bound.
     Bind(BindError),
     /// The admin plane could not be started; the error says where.
     Http(io::Error),

@@ -12,7 +12,8 @@ use crate::config::{Bandwidth, Config, Lifetime, Origin};
 
 /// Validate a configuration and explain it, without starting anything.
 ///
-/// Exits with 0 where the server would start with it, and with 1 where it would not.
+/// Exits with 0 where the file is valid, and with 1 where it is not. Nothing is bound: whether its
+/// addresses are this machine's and its ports free, `serve` alone finds out.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

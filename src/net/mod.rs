@@ -55,14 +55,31 @@ pub struct Config {
 
 /// A socket that could not be had.
 #[derive(Debug)]
-pub struct BindError {
-    address: SocketAddr,
-    error: io::Error,
+pub enum BindError {
+    /// One that clients send to.
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// One that peers send to.
+    Relay {
+        /// Where, on any port of the range.
+        address: IpAddr,
+        /// Why not.
+        error: io::Error,
+    },
 }
 
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot listen on {} (udp): {}", self.address, self.error)
+        match self {
+            Self::Listen { address, error } => {
+                write!(f, "cannot listen on {address} (udp): {error}")
+            }
+            Self::Relay { address, error } => write!(f, "cannot relay from {address}: {error}"),
+        }
     }
 }
 
@@ -86,9 +103,13 @@ impl Net {
         endpoints: Vec<SocketAddr>,
     ) -> Result<Self, BindError> {
         for &address in &config.listen {
-            sys::probe(address).map_err(|error| BindError { address, error })?;
+            sys::probe(address).map_err(|error| BindError::Listen { address, error })?;
         }
         let relay_addresses = relay_addresses(config);
+        for &address in &relay_addresses {
+            probe_relay(address, config.relay_ports.clone())
+                .map_err(|error| BindError::Relay { address, error })?;
+        }
         let pools: Arc<[_]> = relay_addresses
             .iter()
             .map(|&address| PortPool::new(address, config.relay_ports.clone(), seed()))
@@ -183,6 +204,18 @@ fn seed() -> [u8; 32] {
     seed
 }
 
+/// Tells whether relay sockets can be had: binds the first port that is free, and lets go at once.
+/// Otherwise each client would learn by a 508 that the address is not this machine's.
+fn probe_relay(address: IpAddr, ports: RangeInclusive<u16>) -> io::Result<()> {
+    for port in ports {
+        match sys::probe((address, port).into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            outcome => return outcome,
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
+}
+
 /// One address for each family that can be relayed from: the configured one, else the first
 /// listener's own, else, where that is a wildcard, the one the routing table prefers.
 fn relay_addresses(config: &Config) -> Vec<IpAddr> {
@@ -212,9 +245,11 @@ fn preferred_source(wildcard: IpAddr) -> Option<IpAddr> {
     let routed = socket.connect((out_there, 9)).and_then(|()| socket.local_addr());
     match routed {
         Ok(address) => Some(address.ip()),
-        Err(_) => own_addresses()
-            .into_iter()
-            .find(|ip| AddressFamily::of(*ip) == AddressFamily::of(wildcard)),
+        Err(_) => own_addresses().into_iter().find(|ip| {
+            // A link-local address means nothing without its interface.
+            let link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            AddressFamily::of(*ip) == AddressFamily::of(wildcard) && !link_local
+        }),
     }
 }
 

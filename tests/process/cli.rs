@@ -73,6 +73,17 @@ fn a_udp_port_that_another_process_would_share_is_refused() {
     assert_refused(&serve_on(address), &address.to_string());
 }
 
+/// The file is in order; what it asks for is not to be had here.
+#[test]
+fn a_relay_address_of_another_machine_is_refused() {
+    for address in ["8.8.8.8", "2001:4860:4860::8888"] {
+        let toml = Settings::default().toml();
+        let toml = toml.replace("[relay]", &format!("[relay]\naddresses = [\"{address}\"]"));
+        let config = ConfigFile::new(&toml);
+        assert_refused(&serve(&config.path()), &format!("cannot relay from {address}: "));
+    }
+}
+
 #[test]
 fn an_http_port_in_use_is_refused() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
