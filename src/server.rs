@@ -134,9 +134,11 @@ impl Running {
 
 /// Runs the server until SIGTERM or SIGINT; calls `ready` once it serves.
 ///
+/// Takes the settings because they hold passwords, of which a server that runs keeps only keys.
+///
 /// # Errors
 /// When the server cannot start, or a part of it ends by itself.
-pub fn run(config: &Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error> {
+pub fn run(config: Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -144,7 +146,8 @@ pub fn run(config: &Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error>
     let (running, outcome) = runtime.block_on(async {
         // Before the server starts: a signal that comes early must not kill it half way.
         let mut signals = Signals::listen().map_err(Error::Signals)?;
-        let running = Running::start(config)?;
+        let running = Running::start(&config)?;
+        drop(config);
         running.announce();
         ready(&running.addresses);
         let outcome = tokio::select! {

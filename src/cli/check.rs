@@ -225,7 +225,7 @@ log            info as text, to stderr
     #[test]
     fn neither_form_shows_a_password() {
         let mut config = Config::dev();
-        config.turn.auth.users = [("alice".to_owned(), "hunter2".to_owned())].into();
+        config.turn.auth.users = [("alice".to_owned(), "hunter2".into())].into();
         config.turn.auth.secrets = vec!["hunter2-hunter2-hunter2".to_owned()];
         let origin = Origin::default();
         assert!(!as_text(&config, &origin).contains("hunter2"));

@@ -44,7 +44,7 @@ impl Serve {
             warn!("{warning}");
         }
         let mut printed = Ok(());
-        server::run(&config, |addresses| {
+        server::run(config, |addresses| {
             if let Some(banner) = dev_banner(addresses).filter(|_| self.dev) {
                 printed = write!(out, "{banner}").and_then(|()| out.flush());
             }

@@ -155,7 +155,7 @@ fn auth(
     environment_secret: Option<String>,
 ) -> Result<turn::auth::Config, Fault> {
     for (name, password) in &auth.users {
-        check_user(name, password)
+        check_user(name, password.as_str())
             .map_err(|problem| Fault::new([Key::new("auth.users").entry(name)], problem))?;
     }
     for (at, secret) in auth.secrets.iter().enumerate() {

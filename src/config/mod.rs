@@ -15,6 +15,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 pub(crate) use build::MAX_USERNAME_BYTES;
 pub use error::ConfigError;
 pub(crate) use value::{Bandwidth, Lifetime};
@@ -86,7 +88,8 @@ impl Config {
         let secret = environment_secret()?;
         for file in places {
             let text = match fs::read_to_string(file) {
-                Ok(text) => text,
+                // It may hold passwords, which a server has no need to keep.
+                Ok(text) => Zeroizing::new(text),
                 Err(error)
                     if explicit.is_none() && error.kind() == std::io::ErrorKind::NotFound =>
                 {

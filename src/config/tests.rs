@@ -342,7 +342,7 @@ fn dev_listens_on_this_machine_only() {
     let config = Config::dev();
     let mut listen = config.net.listen.iter().chain(&config.http.listen);
     assert!(listen.all(|address| address.ip().is_loopback()));
-    assert_eq!(config.turn.auth.users["dev"], "dev");
+    assert_eq!(config.turn.auth.users["dev"], "dev".into());
     assert_eq!(config.turn.auth.realm, "localhost");
     assert_eq!(config.turn.limits.unauthenticated_per_source, 0);
     assert!(config.warnings(&Origin::default()).is_empty());

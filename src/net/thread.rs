@@ -130,7 +130,9 @@ fn run(
 fn bind(listen: &[SocketAddr]) -> Result<Vec<Listener>, BindError> {
     listen
         .iter()
-        .map(|&address| Listener::bind(address).map_err(|error| BindError::Listen { address, error }))
+        .map(|&address| {
+            Listener::bind(address).map_err(|error| BindError::Listen { address, error })
+        })
         .collect()
 }
 

@@ -10,5 +10,6 @@ mod deploy;
 mod descriptors;
 mod hostile;
 mod logs;
+mod memory;
 mod server;
 mod turnutils;
