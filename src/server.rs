@@ -3,7 +3,7 @@
 //! Threads cannot outlive [`Running::stop`]. If one part ends by itself the whole server does, so
 //! that whoever supervises the process restarts it instead of keeping half of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -54,6 +54,16 @@ pub struct Addresses {
     pub listen: Vec<SocketAddr>,
     /// The admin plane.
     pub http: Vec<SocketAddr>,
+}
+
+/// What an operator should know of a relay address that is not a public one. Loopback is chosen on
+/// purpose.
+#[must_use]
+pub fn reach_warning(relay: IpAddr) -> Option<&'static str> {
+    (policy::is_special_purpose(relay) && !relay.is_loopback()).then_some(
+        "peers on the Internet cannot reach relayed addresses like this one; on a machine with \
+         several addresses, set relay.addresses",
+    )
 }
 
 /// A started server.
@@ -115,9 +125,8 @@ impl Running {
         }
         for address in self.state.net.relaying() {
             info!(%address, "relaying (udp)");
-            if policy::is_special_purpose(address) && !address.is_loopback() {
-                warn!(%address, "peers on the Internet cannot reach relayed addresses like this \
-                    one; on a machine with several addresses, set relay.addresses");
+            if let Some(warning) = reach_warning(address) {
+                warn!(%address, "{warning}");
             }
         }
     }

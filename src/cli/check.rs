@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::config::{Bandwidth, Config, Lifetime, Origin};
+use crate::server;
 
 /// Validate a configuration and explain it, without starting anything.
 ///
@@ -30,7 +31,11 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self, out: &mut impl Write) -> Result<(), Error> {
-        let (config, origin) = Config::load(self.config.as_deref())?;
+        let loaded = Config::load(self.config.as_deref());
+        if let (Err(error), true) = (&loaded, self.json) {
+            writeln!(out, "{:#}", json!({ "error": error.to_string() }))?;
+        }
+        let (config, origin) = loaded?;
         match self.json {
             true => writeln!(out, "{:#}", as_json(&config, &origin))?,
             false => write!(out, "{}", as_text(&config, &origin))?,
@@ -47,9 +52,11 @@ fn as_text(config: &Config, origin: &Origin) -> String {
         0 => "one per core".to_owned(),
         threads => threads.to_string(),
     };
-    let relay_addresses = match net.relay_addresses.is_empty() {
-        true => "those of the listeners".to_owned(),
-        false => list(&net.relay_addresses),
+    let relays_from = net.relays_from();
+    let relay_addresses = match (relays_from.is_empty(), net.relay_addresses.is_empty()) {
+        (true, _) => "none".to_owned(),
+        (false, true) => format!("{} (from the listeners)", list(&relays_from)),
+        (false, false) => list(&relays_from),
     };
     let bandwidth = match net.user_bandwidth {
         0 => "no limit".to_owned(),
@@ -90,7 +97,7 @@ log            {} as {}, to stderr
         config.log.level,
         config.log.format,
     );
-    for warning in config.warnings(origin) {
+    for warning in warnings(config, origin) {
         text.push_str(&format!("warning: {warning}\n"));
     }
     text
@@ -110,6 +117,7 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "low": net.relay_ports.start(),
             "high": net.relay_ports.end(),
             "addresses": net.relay_addresses,
+            "resolved": net.relays_from(),
         },
         "auth": {
             "users": auth.users.len(),
@@ -140,8 +148,17 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "level": config.log.level.to_string(),
             "format": config.log.format.to_string(),
         },
-        "warnings": config.warnings(origin),
+        "warnings": warnings(config, origin),
     })
+}
+
+/// All that `serve` would warn of.
+fn warnings(config: &Config, origin: &Origin) -> Vec<String> {
+    let mut warnings = config.warnings(origin);
+    warnings.extend(config.net.relays_from().into_iter().filter_map(|address| {
+        Some(format!("relay address {address}: {}", server::reach_warning(address)?))
+    }));
+    warnings
 }
 
 fn peers(config: &Config) -> String {
@@ -187,7 +204,7 @@ configuration  built-in defaults: ok
 realm          localhost
 listen         127.0.0.1:3478 (UDP)
 threads        one per core
-relay          ports 49152-65535 (16384), addresses: those of the listeners
+relay          ports 49152-65535 (16384), addresses: 127.0.0.1 (from the listeners)
 credentials    users: 1, shared secrets: 0
 peers          public unicast addresses, 127.0.0.0/8, 10.0.0.0/8, 172.16.0.0/12, \
 192.168.0.0/16, ::1/128, fc00::/7

@@ -316,8 +316,29 @@ fn a_secret_everyone_can_read_is_worth_a_warning() {
         let (config, exposed) = home.parse("auth.secret_file = \"secrets\"", None).unwrap();
         let warnings = config.warnings(&Origin { file: None, exposed });
         let warning =
-            format!("{}: every user of this machine can read this secret", path.display());
+            format!("{}: every user of this machine can read the secrets in it", path.display());
         assert_eq!(warnings, if warned { vec![warning] } else { vec![] }, "{mode:o}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_configuration_with_secrets_that_everyone_can_read_is_worth_a_warning() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let home = Home::new();
+    let path = home.0.path().join("c.toml");
+    for (text, mode, warned) in [
+        ("auth.users = { a = \"b\" }", 0o600, false),
+        ("auth.users = { a = \"b\" }", 0o640, false),
+        ("auth.users = { a = \"b\" }", 0o644, true),
+        ("auth.secrets = [\"sixteen-bytes-ok\"]", 0o644, true),
+        ("realm = \"a\"", 0o644, false),
+    ] {
+        home.write("c.toml", text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let (_, exposed) = home.parse(text, Some(SECRET.to_owned())).unwrap();
+        assert_eq!(exposed, if warned { vec![path.clone()] } else { vec![] }, "{text}, {mode:o}");
     }
 }
 

@@ -53,6 +53,23 @@ pub struct Config {
     pub user_bandwidth: u64,
 }
 
+impl Config {
+    /// One address for each family that can be relayed from: the configured one, else the first
+    /// listener's own, else, where that is a wildcard, the one the routing table prefers.
+    #[must_use]
+    pub fn relays_from(&self) -> Vec<IpAddr> {
+        if !self.relay_addresses.is_empty() {
+            return self.relay_addresses.clone();
+        }
+        let own_of = |family| {
+            let ips = self.listen.iter().map(SocketAddr::ip);
+            let mut own = ips.filter(|&ip| AddressFamily::of(ip) == family);
+            own.clone().find(|ip| !ip.is_unspecified()).or_else(|| preferred_source(own.next()?))
+        };
+        [AddressFamily::Ipv4, AddressFamily::Ipv6].into_iter().filter_map(own_of).collect()
+    }
+}
+
 /// A socket that could not be had.
 #[derive(Debug)]
 pub enum BindError {
@@ -105,7 +122,7 @@ impl Net {
         for &address in &config.listen {
             sys::probe(address).map_err(|error| BindError::Listen { address, error })?;
         }
-        let relay_addresses = relay_addresses(config);
+        let relay_addresses = config.relays_from();
         for &address in &relay_addresses {
             probe_relay(address, config.relay_ports.clone())
                 .map_err(|error| BindError::Relay { address, error })?;
@@ -214,25 +231,6 @@ fn probe_relay(address: IpAddr, ports: RangeInclusive<u16>) -> io::Result<()> {
         }
     }
     Err(io::ErrorKind::AddrInUse.into())
-}
-
-/// One address for each family that can be relayed from: the configured one, else the first
-/// listener's own, else, where that is a wildcard, the one the routing table prefers.
-fn relay_addresses(config: &Config) -> Vec<IpAddr> {
-    if !config.relay_addresses.is_empty() {
-        return config.relay_addresses.clone();
-    }
-    [AddressFamily::Ipv4, AddressFamily::Ipv6]
-        .into_iter()
-        .filter_map(|family| {
-            let mut own = config
-                .listen
-                .iter()
-                .map(SocketAddr::ip)
-                .filter(|&ip| AddressFamily::of(ip) == family);
-            own.clone().find(|ip| !ip.is_unspecified()).or_else(|| preferred_source(own.next()?))
-        })
-        .collect()
 }
 
 /// The source address for a host out there. Connecting a datagram socket sends nothing.

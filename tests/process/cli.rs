@@ -169,6 +169,36 @@ fn check_explains_a_good_configuration_in_text_and_json() {
     }
 }
 
+/// A script that reads JSON must not have to read English elsewhere.
+#[test]
+fn check_tells_in_json_too_what_is_wrong() {
+    let config = ConfigFile::new("realn = \"test\"");
+    let ended = run(hairpin().args(["check", "--json", "--config"]).arg(config.path()));
+    assert_eq!(ended.status.code(), Some(1));
+    let json: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let error = json["error"].as_str().unwrap();
+    assert!(error.starts_with(&format!("{}:1: realn: ", config.path().display())), "{error}");
+    assert_eq!(ended.stderr, [format!("error: {error}")]);
+}
+
+/// What a wildcard comes down to is what `serve` says it relays from.
+#[test]
+fn check_shows_the_relay_addresses_that_serve_uses() {
+    let server = Server::start(&Settings { listen: "[\"0.0.0.0:0\"]", ..Settings::default() });
+    let relaying = field(&server.process().stderr().wait_for("relaying", 1)[0], "address");
+    let config = Settings { listen: "[\"0.0.0.0:0\"]", ..Settings::default() }.toml();
+    let config = ConfigFile::new(&config);
+    let check = |options: &[&str]| {
+        run(hairpin().args(["check", "--config"]).arg(config.path()).args(options)).stdout
+    };
+    let json: Value = serde_json::from_str(&check(&["--json"])).unwrap();
+    assert_eq!(json["relay"]["resolved"], serde_json::json!([relaying]));
+    let text = check(&[]);
+    assert!(text.contains(&format!("addresses: {relaying} ")), "{text}");
+    let warns = |lines: &str| lines.contains("cannot reach relayed addresses");
+    assert_eq!(warns(&text), warns(&server.stop().join("\n")));
+}
+
 #[test]
 fn check_accepts_the_configuration_that_is_shipped() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
