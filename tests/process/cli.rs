@@ -1,6 +1,6 @@
 //! The command line: what it prints, and how it exits.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
@@ -45,9 +45,45 @@ fn dev_server_is_not_ready_where_another_one_runs() {
     let first = Process::spawn(hairpin().args(["serve", "--dev"]));
     first.stdout().wait_for("Metrics:", 1);
     let ended = run(hairpin().args(["serve", "--dev"]));
-    assert_refused(&ended, "127.0.0.1:8080");
+    assert_refused(&ended, "127.0.0.1:3478");
+    let holder = format!("; hairpin (process {}) holds it", first.pid());
+    assert!(ended.stderr.iter().any(|line| line.ends_with(&holder)), "{ended:?}");
     first.signal("INT");
     assert_eq!(first.wait().stdout, READY);
+}
+
+/// Many tools want 8080; what the banner says is where the pages are.
+#[test]
+fn dev_server_takes_another_http_port_where_8080_is_taken() {
+    let _lock = dev_ports();
+    let _taken = TcpListener::bind("127.0.0.1:8080").unwrap();
+    let process = Process::spawn(hairpin().args(["serve", "--dev"]));
+    let line = process.stdout().wait_for("Metrics:", 1).remove(0);
+    let url = line.strip_prefix("Metrics: http://").unwrap();
+    let http: SocketAddr = url.strip_suffix("/metrics").unwrap().parse().unwrap();
+    assert_ne!(http.port(), 8080);
+    TcpStream::connect(http).expect("somebody answers there");
+    process.signal("TERM");
+    assert!(process.wait().status.success());
+}
+
+#[test]
+fn credentials_need_a_host_that_clients_can_reach() {
+    let wildcard = Settings { listen: "[\"0.0.0.0:3478\"]", ..Settings::default() };
+    let config = ConfigFile::new(&wildcard.toml());
+    let credentials = |options: &[&str]| {
+        let mut hairpin = hairpin();
+        hairpin.env("HAIRPIN_AUTH_SECRET", SECRET).args(["credentials", "--user", "alice"]);
+        run(hairpin.arg("--config").arg(config.path()).args(options))
+    };
+    let ended = credentials(&[]);
+    assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""));
+    let [only] = ended.stderr.as_slice() else { panic!("one line: {ended:?}") };
+    assert!(only.starts_with("error: --host is needed"), "{only}");
+    for host in ["https://x", "a b", "x:3478", ""] {
+        let ended = credentials(&["--host", host]);
+        assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(2), ""), "{host}");
+    }
 }
 
 #[test]
