@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::config::{Bandwidth, Config, Lifetime, Origin};
+use crate::net::SHARES_PORTS;
 use crate::server;
 
 /// Validate a configuration and explain it, without starting anything.
@@ -49,6 +50,7 @@ fn as_text(config: &Config, origin: &Origin) -> String {
     let limits = &config.turn.limits;
     let net = &config.net;
     let threads = match net.threads {
+        0 if !SHARES_PORTS => "one".to_owned(),
         0 => "one per core".to_owned(),
         threads => threads.to_string(),
     };

@@ -31,6 +31,8 @@ use quota::Quotas;
 use shard::Shared;
 use thread::{Handle, Start};
 
+/// Whether several shards can listen on one port. Windows has no `SO_REUSEPORT`.
+pub const SHARES_PORTS: bool = cfg!(not(windows));
 /// How long a shard may take to answer before it counts as stuck.
 const SHARD_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -39,7 +41,7 @@ const SHARD_DEADLINE: Duration = Duration::from_secs(2);
 pub struct Config {
     /// Each address: UDP. Port 0 takes any free port (tests).
     pub listen: Vec<SocketAddr>,
-    /// Shards; 0 is one per core.
+    /// Shards; 0 is one per core, or just one where [`SHARES_PORTS`] is false.
     pub threads: usize,
     /// Ports of relay sockets.
     pub relay_ports: RangeInclusive<u16>,
@@ -210,6 +212,7 @@ impl Net {
 
 fn shard_count(threads: usize) -> usize {
     match threads {
+        0 if !SHARES_PORTS => 1,
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     }

@@ -1,6 +1,7 @@
 //! What is shipped beside the binary: it must fit the project as it is.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,10 +25,44 @@ fn the_image_is_built_from_files_that_make_a_package() {
 
 #[test]
 fn the_image_is_built_from_files_that_docker_is_given() {
-    let ignored = fs::read_to_string(project().join(".dockerignore")).unwrap();
+    let ignored = read(".dockerignore");
     let given: Vec<_> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
     assert!(ignored.lines().any(|line| line == "*"), "everything else is ignored");
     assert_eq!(given, copied());
+}
+
+/// Prometheus finds the metrics, and nobody on the Internet does.
+#[test]
+fn the_composed_server_is_scraped_where_it_listens() {
+    let config: toml::Table = read("deploy/hairpin.toml").parse().unwrap();
+    let listen = config["http"]["listen"].as_array().unwrap();
+    let [toml::Value::String(address)] = listen.as_slice() else { panic!("{listen:?}") };
+    assert!(address.parse::<SocketAddr>().unwrap().ip().is_loopback(), "{address}");
+    let scraped = format!("- targets: [\"{address}\"]");
+    assert!(read("deploy/prometheus.yml").contains(&scraped), "{scraped}");
+    let compose = read("deploy/compose.yaml");
+    let hosted = compose.lines().filter(|line| line.trim() == "network_mode: host").count();
+    let services = compose.lines().filter(|line| line.trim().starts_with("restart:")).count();
+    assert_eq!(hosted, services, "all on the loopback of the host");
+}
+
+/// A port that is exposed and out of reach misleads whoever publishes it.
+#[test]
+fn the_image_exposes_what_the_defaults_listen_on_for_everybody() {
+    let dockerfile = read("deploy/Dockerfile");
+    let exposed: Vec<_> = dockerfile.lines().filter(|line| line.starts_with("EXPOSE")).collect();
+    assert_eq!(exposed, ["EXPOSE 3478/udp"]);
+}
+
+#[test]
+fn the_unit_bounds_what_it_may_take_and_names_no_page_that_is_not_there() {
+    let unit = read("deploy/hairpin.service");
+    assert!(unit.lines().any(|line| line.starts_with("MemoryMax=")));
+    assert!(!unit.contains("Documentation="));
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(project().join(file)).unwrap()
 }
 
 fn project() -> &'static Path {
@@ -36,7 +71,7 @@ fn project() -> &'static Path {
 
 /// What the Dockerfile takes from the project, without what one stage takes from another.
 fn copied() -> Vec<String> {
-    let dockerfile = fs::read_to_string(project().join("deploy/Dockerfile")).unwrap();
+    let dockerfile = read("deploy/Dockerfile");
     let mut sources = Vec::new();
     for line in dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")) {
         let words: Vec<_> = line.split_whitespace().collect();
