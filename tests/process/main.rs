@@ -12,4 +12,5 @@ mod hostile;
 mod logs;
 mod memory;
 mod server;
+mod snippets;
 mod turnutils;
