@@ -3,7 +3,7 @@
 //! Threads cannot outlive [`Running::stop`]. If one part ends by itself the whole server does, so
 //! that whoever supervises the process restarts it instead of keeping half of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -26,7 +26,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Why the server could not start, or had to stop.
 #[derive(Debug)]
 pub enum Error {
-    /// A UDP listener could not be bound.
+    /// A UDP listener or a relay socket could not be bound.
     Bind(BindError),
     /// The admin plane could not be started; the error says where.
     Http(io::Error),
@@ -59,6 +59,16 @@ pub struct Addresses {
     pub listen: Vec<SocketAddr>,
     /// The admin plane.
     pub http: Vec<SocketAddr>,
+}
+
+/// What an operator should know of a relay address that is not a public one. Loopback is chosen on
+/// purpose.
+#[must_use]
+pub fn reach_warning(relay: IpAddr) -> Option<&'static str> {
+    (policy::is_special_purpose(relay) && !relay.is_loopback()).then_some(
+        "peers on the Internet cannot reach relayed addresses like this one; on a machine with \
+         several addresses, set relay.addresses",
+    )
 }
 
 /// A started server.
@@ -114,9 +124,8 @@ impl Running {
     fn announce(&self) {
         for address in self.state.net.relaying() {
             info!(%address, "relaying (udp)");
-            if policy::is_special_purpose(address) && !address.is_loopback() {
-                warn!(%address, "peers on the Internet cannot reach relayed addresses like this \
-                    one; on a machine with several addresses, set relay.addresses");
+            if let Some(warning) = reach_warning(address) {
+                warn!(%address, "{warning}");
             }
         }
         for address in &self.addresses.listen {
@@ -139,9 +148,11 @@ impl Running {
 
 /// Runs the server until SIGTERM or SIGINT; calls `ready` once it serves.
 ///
+/// Takes the settings because they hold passwords, of which a server that runs keeps only keys.
+///
 /// # Errors
 /// When the server cannot start, or a part of it ends by itself.
-pub fn run(config: &Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error> {
+pub fn run(config: Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -149,7 +160,8 @@ pub fn run(config: &Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error>
     let outcome = runtime.block_on(async {
         // Before the server starts: a signal that comes early must not kill it half way.
         let mut signals = Signals::listen().map_err(Error::Signals)?;
-        let running = Running::start(config)?;
+        let running = Running::start(&config)?;
+        drop(config);
         running.announce();
         ready(&running.addresses);
         let outcome = tokio::select! {

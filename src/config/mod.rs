@@ -15,6 +15,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 pub(crate) use build::MAX_USERNAME_BYTES;
 pub use error::ConfigError;
 pub(crate) use value::{Bandwidth, Lifetime};
@@ -72,7 +74,7 @@ pub struct Config {
 pub struct Origin {
     /// The file, or `None` for the built-in defaults.
     pub file: Option<PathBuf>,
-    /// Secret files that every user of this machine can read.
+    /// Files with passwords or secrets that every user of this machine can read.
     pub exposed: Vec<PathBuf>,
 }
 
@@ -88,7 +90,8 @@ impl Config {
         let secret = environment_secret()?;
         for file in places {
             let text = match fs::read_to_string(file) {
-                Ok(text) => text,
+                // It may hold passwords, which a server has no need to keep.
+                Ok(text) => Zeroizing::new(text),
                 Err(error)
                     if explicit.is_none() && error.kind() == std::io::ErrorKind::NotFound =>
                 {
@@ -149,7 +152,7 @@ impl Config {
             warnings.push("limits.channel_lifetime: RFC 8656 demands 10m".to_owned());
         }
         warnings.extend(origin.exposed.iter().map(|file| {
-            format!("{}: every user of this machine can read this secret", file.display())
+            format!("{}: every user of this machine can read the secrets in it", file.display())
         }));
         warnings
     }
@@ -164,7 +167,7 @@ impl Display for Origin {
     }
 }
 
-/// Reads one file's text; also says which secret files everyone can read.
+/// Reads one file's text; also says which files with secrets everyone can read.
 fn parse(
     name: &Path,
     text: &str,
@@ -172,9 +175,12 @@ fn parse(
 ) -> Result<(Config, Vec<PathBuf>), ConfigError> {
     let deserializer =
         toml::Deserializer::parse(text).map_err(|error| ConfigError::syntax(name, text, &error))?;
-    let file = serde_path_to_error::deserialize(deserializer)
+    let file: file::File = serde_path_to_error::deserialize(deserializer)
         .map_err(|error| ConfigError::schema(name, text, &error))?;
     let mut reader = secrets::Reader::new(name.parent().unwrap_or(Path::new("")));
+    if !file.auth.users.is_empty() || !file.auth.secrets.is_empty() {
+        reader.holds_secrets(name);
+    }
     let config = build::config(file, &mut reader, environment_secret)
         .map_err(|fault| ConfigError::at(name, text, fault))?;
     Ok((config, reader.exposed))

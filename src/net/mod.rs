@@ -32,6 +32,8 @@ use quota::Quotas;
 use shard::Shared;
 use thread::{Handle, Start};
 
+/// Whether several shards can listen on one port. Windows has no `SO_REUSEPORT`.
+pub const SHARES_PORTS: bool = cfg!(not(windows));
 /// How long a shard may take to answer before it counts as stuck.
 const SHARD_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -40,7 +42,7 @@ const SHARD_DEADLINE: Duration = Duration::from_secs(2);
 pub struct Config {
     /// Each address: UDP. Port 0 takes any free port (tests).
     pub listen: Vec<SocketAddr>,
-    /// Shards; 0 is one per core.
+    /// Shards; 0 is one per core, or just one where [`SHARES_PORTS`] is false.
     pub threads: usize,
     /// Ports of relay sockets.
     pub relay_ports: RangeInclusive<u16>,
@@ -54,16 +56,50 @@ pub struct Config {
     pub user_bandwidth: u64,
 }
 
+impl Config {
+    /// One address for each family that can be relayed from: the configured one, else the first
+    /// listener's own, else, where that is a wildcard, the one the routing table prefers.
+    #[must_use]
+    pub fn relays_from(&self) -> Vec<IpAddr> {
+        if !self.relay_addresses.is_empty() {
+            return self.relay_addresses.clone();
+        }
+        let own_of = |family| {
+            let ips = self.listen.iter().map(SocketAddr::ip);
+            let mut own = ips.filter(|&ip| AddressFamily::of(ip) == family);
+            own.clone().find(|ip| !ip.is_unspecified()).or_else(|| preferred_source(own.next()?))
+        };
+        [AddressFamily::Ipv4, AddressFamily::Ipv6].into_iter().filter_map(own_of).collect()
+    }
+}
+
 /// A socket that could not be had.
 #[derive(Debug)]
-pub struct BindError {
-    address: SocketAddr,
-    error: io::Error,
+pub enum BindError {
+    /// One that clients send to.
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// One that peers send to.
+    Relay {
+        /// Where, on any port of the range.
+        address: IpAddr,
+        /// Why not.
+        error: io::Error,
+    },
 }
 
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot listen on {} (udp): {}", self.address, self.error)
+        match self {
+            Self::Listen { address, error } => {
+                write!(f, "cannot listen on {address} (udp): {error}")
+            }
+            Self::Relay { address, error } => write!(f, "cannot relay from {address}: {error}"),
+        }
     }
 }
 
@@ -87,9 +123,13 @@ impl Net {
         endpoints: Vec<SocketAddr>,
     ) -> Result<Self, BindError> {
         for &address in &config.listen {
-            sys::probe(address).map_err(|error| BindError { address, error })?;
+            sys::probe(address).map_err(|error| BindError::Listen { address, error })?;
         }
-        let relay_addresses = relay_addresses(config);
+        let relay_addresses = config.relays_from();
+        for &address in &relay_addresses {
+            probe_relay(address, config.relay_ports.clone())
+                .map_err(|error| BindError::Relay { address, error })?;
+        }
         let pools: Arc<[_]> = relay_addresses
             .iter()
             .map(|&address| PortPool::new(address, config.relay_ports.clone(), seed()))
@@ -175,6 +215,7 @@ impl Net {
 
 fn shard_count(threads: usize) -> usize {
     match threads {
+        0 if !SHARES_PORTS => 1,
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     }
@@ -186,23 +227,16 @@ fn seed() -> [u8; 32] {
     seed
 }
 
-/// One address for each family that can be relayed from: the configured one, else the first
-/// listener's own, else, where that is a wildcard, the one the routing table prefers.
-fn relay_addresses(config: &Config) -> Vec<IpAddr> {
-    if !config.relay_addresses.is_empty() {
-        return config.relay_addresses.clone();
+/// Tells whether relay sockets can be had: binds the first port that is free, and lets go at once.
+/// Otherwise each client would learn by a 508 that the address is not this machine's.
+fn probe_relay(address: IpAddr, ports: RangeInclusive<u16>) -> io::Result<()> {
+    for port in ports {
+        match sys::probe((address, port).into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            outcome => return outcome,
+        }
     }
-    [AddressFamily::Ipv4, AddressFamily::Ipv6]
-        .into_iter()
-        .filter_map(|family| {
-            let mut own = config
-                .listen
-                .iter()
-                .map(SocketAddr::ip)
-                .filter(|&ip| AddressFamily::of(ip) == family);
-            own.clone().find(|ip| !ip.is_unspecified()).or_else(|| preferred_source(own.next()?))
-        })
-        .collect()
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 /// The source address for a host out there. Connecting a datagram socket sends nothing. A machine

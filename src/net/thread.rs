@@ -88,7 +88,7 @@ pub(super) fn start(start: Start) -> Result<(Handle, Vec<SocketAddr>), BindError
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
     let (bound, binding) = std::sync::mpsc::channel();
     let first = start.listen.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
-    let failed = |error| BindError { address: first, error };
+    let failed = |error| BindError::Listen { address: first, error };
     let thread = std::thread::Builder::new()
         .name(format!("shard-{}", start.post.own()))
         .spawn(move || run(start, inbox, &bound))
@@ -110,7 +110,7 @@ fn run(
         Ok(runtime) => runtime,
         Err(error) => {
             let address = start.listen.first().copied().unwrap_or_else(|| ([0; 4], 0).into());
-            let _ = bound.send(Err(BindError { address, error }));
+            let _ = bound.send(Err(BindError::Listen { address, error }));
             return;
         }
     };
@@ -142,7 +142,9 @@ fn run(
 fn bind(listen: &[SocketAddr]) -> Result<Vec<Listener>, BindError> {
     listen
         .iter()
-        .map(|&address| Listener::bind(address).map_err(|error| BindError { address, error }))
+        .map(|&address| {
+            Listener::bind(address).map_err(|error| BindError::Listen { address, error })
+        })
         .collect()
 }
 

@@ -59,6 +59,18 @@ fn an_allocation_is_a_line_when_it_opens_and_a_line_when_it_closes() {
     }
 }
 
+/// As `config.toml` says of the levels.
+#[test]
+fn a_channel_is_a_line_with_its_peer_at_debug() {
+    let server = Server::start(&Settings { log: "level = \"debug\"", ..Settings::default() });
+    let client = Client::allocate(server.turn, "alice", "wonderland").unwrap();
+    let peer = echoed(&client, 3, b"four");
+    let log = server.stop();
+    let lines: Vec<_> = log.iter().filter(|line| line.contains(&peer.to_string())).collect();
+    let [only] = lines.as_slice() else { panic!("{log:#?}") };
+    assert!(only.contains("DEBUG") && field(only, "peer") == peer.to_string(), "{only}");
+}
+
 #[test]
 fn peers_are_logged_at_debug_with_the_relayed_address() {
     let server =
