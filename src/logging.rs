@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
 use serde::Deserialize;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -70,17 +71,29 @@ impl Display for Filter {
     }
 }
 
-/// Sends the events of the whole process to stderr from now on.
+/// Lines that may wait for whoever reads the log; more are lost.
+const WAITING_LINES: usize = 16_384;
+
+/// Sends the events of the whole process to stderr from now on. What waits is written when the
+/// guard is dropped, at the latest.
+///
+/// A thread of its own writes: the reader of a log may stall, and relaying must not stall with it.
 ///
 /// # Errors
 /// Where the process has a subscriber already.
-pub fn init(config: &Config) -> Result<(), TryInitError> {
+pub fn init(config: &Config) -> Result<WorkerGuard, TryInitError> {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING_LINES)
+        .thread_name("log")
+        .finish(io::stderr());
     let registry = tracing_subscriber::registry().with(EnvFilter::new(&config.level.0));
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match config.format {
-        Format::Text => registry.with(layer.with_ansi(io::stderr().is_terminal())).try_init(),
-        Format::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        Format::Text => registry.with(layer.with_ansi(io::stderr().is_terminal())).try_init()?,
+        Format::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
     }
+    Ok(guard)
 }
 
 /// Shows untrusted text on one line, whole and harmless.

@@ -3,7 +3,7 @@
 //! Threads cannot outlive [`Running::stop`]. If one part ends by itself the whole server does, so
 //! that whoever supervises the process restarts it instead of keeping half of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -18,18 +18,22 @@ use crate::http::{self, Inspect, Inspection, PortCounts, Snapshot};
 use crate::net::{BindError, Net};
 use crate::turn::policy;
 
+/// How long stopping may take.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How often the supervisor looks whether all threads are alive.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the server could not start, or had to stop.
 #[derive(Debug)]
 pub enum Error {
-    /// A UDP listener could not be bound.
+    /// A UDP listener or a relay socket could not be bound.
     Bind(BindError),
     /// The admin plane could not be started; the error says where.
     Http(io::Error),
     /// Signals could not be waited for.
     Signals(io::Error),
+    /// Not every thread ended in time, or a second signal did not want to wait.
+    StopIncomplete,
     /// A thread ended by itself: a bug, and the log says more.
     ThreadEnded,
 }
@@ -40,6 +44,7 @@ impl fmt::Display for Error {
             Self::Bind(error) => error.fmt(f),
             Self::Http(error) => error.fmt(f),
             Self::Signals(error) => write!(f, "cannot wait for signals: {error}"),
+            Self::StopIncomplete => f.write_str("stopped without waiting for every thread"),
             Self::ThreadEnded => f.write_str("a thread of the server ended by itself"),
         }
     }
@@ -54,6 +59,16 @@ pub struct Addresses {
     pub listen: Vec<SocketAddr>,
     /// The admin plane.
     pub http: Vec<SocketAddr>,
+}
+
+/// What an operator should know of a relay address that is not a public one. Loopback is chosen on
+/// purpose.
+#[must_use]
+pub fn reach_warning(relay: IpAddr) -> Option<&'static str> {
+    (policy::is_special_purpose(relay) && !relay.is_loopback()).then_some(
+        "peers on the Internet cannot reach relayed addresses like this one; on a machine with \
+         several addresses, set relay.addresses",
+    )
 }
 
 /// A started server.
@@ -109,9 +124,8 @@ impl Running {
     fn announce(&self) {
         for address in self.state.net.relaying() {
             info!(%address, "relaying (udp)");
-            if policy::is_special_purpose(address) && !address.is_loopback() {
-                warn!(%address, "peers on the Internet cannot reach relayed addresses like this \
-                    one; on a machine with several addresses, set relay.addresses");
+            if let Some(warning) = reach_warning(address) {
+                warn!(%address, "{warning}");
             }
         }
         for address in &self.addresses.listen {
@@ -134,17 +148,20 @@ impl Running {
 
 /// Runs the server until SIGTERM or SIGINT; calls `ready` once it serves.
 ///
+/// Takes the settings because they hold passwords, of which a server that runs keeps only keys.
+///
 /// # Errors
 /// When the server cannot start, or a part of it ends by itself.
-pub fn run(config: &Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error> {
+pub fn run(config: Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::Signals)?;
-    let (running, outcome) = runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         // Before the server starts: a signal that comes early must not kill it half way.
         let mut signals = Signals::listen().map_err(Error::Signals)?;
-        let running = Running::start(config)?;
+        let running = Running::start(&config)?;
+        drop(config);
         running.announce();
         ready(&running.addresses);
         let outcome = tokio::select! {
@@ -157,10 +174,22 @@ pub fn run(config: &Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error>
                 Err(Error::ThreadEnded)
             }
         };
-        Ok((running, outcome))
-    })?;
-    running.stop();
+        let stopped = stop(running, &mut signals).await;
+        outcome.and(stopped)
+    });
+    // A thread that hangs must not keep the process.
+    runtime.shutdown_background();
     outcome
+}
+
+/// Stops, but not at any price: whoever asked twice, or waits long, wants the process to end.
+async fn stop(running: Running, signals: &mut Signals) -> Result<(), Error> {
+    let stopping = tokio::task::spawn_blocking(move || running.stop());
+    tokio::select! {
+        _ = stopping => Ok(()),
+        _ = signals.next() => Err(Error::StopIncomplete),
+        () = tokio::time::sleep(STOP_DEADLINE) => Err(Error::StopIncomplete),
+    }
 }
 
 async fn watch(running: &Running) {
@@ -203,6 +232,7 @@ impl Inspect for State {
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -212,13 +242,20 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                // Other daemons take it for a wish to reload; ending all calls is none.
+                _ = self.hangup.recv() => {
+                    warn!("SIGHUP changes nothing: the configuration is read at start");
+                }
+            }
         }
     }
 }

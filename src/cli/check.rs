@@ -9,10 +9,13 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::config::{Bandwidth, Config, Lifetime, Origin};
+use crate::net::SHARES_PORTS;
+use crate::server;
 
 /// Validate a configuration and explain it, without starting anything.
 ///
-/// Exits with 0 where the server would start with it, and with 1 where it would not.
+/// Exits with 0 where the file is valid, and with 1 where it is not. Nothing is bound: whether its
+/// addresses are this machine's and its ports free, `serve` alone finds out.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +32,11 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self, out: &mut impl Write) -> Result<(), Error> {
-        let (config, origin) = Config::load(self.config.as_deref())?;
+        let loaded = Config::load(self.config.as_deref());
+        if let (Err(error), true) = (&loaded, self.json) {
+            writeln!(out, "{:#}", json!({ "error": error.to_string() }))?;
+        }
+        let (config, origin) = loaded?;
         match self.json {
             true => writeln!(out, "{:#}", as_json(&config, &origin))?,
             false => write!(out, "{}", as_text(&config, &origin))?,
@@ -43,12 +50,15 @@ fn as_text(config: &Config, origin: &Origin) -> String {
     let limits = &config.turn.limits;
     let net = &config.net;
     let threads = match net.threads {
+        0 if !SHARES_PORTS => "one".to_owned(),
         0 => "one per core".to_owned(),
         threads => threads.to_string(),
     };
-    let relay_addresses = match net.relay_addresses.is_empty() {
-        true => "those of the listeners".to_owned(),
-        false => list(&net.relay_addresses),
+    let relays_from = net.relays_from();
+    let relay_addresses = match (relays_from.is_empty(), net.relay_addresses.is_empty()) {
+        (true, _) => "none".to_owned(),
+        (false, true) => format!("{} (from the listeners)", list(&relays_from)),
+        (false, false) => list(&relays_from),
     };
     let bandwidth = match net.user_bandwidth {
         0 => "no limit".to_owned(),
@@ -89,7 +99,7 @@ log            {} as {}, to stderr
         config.log.level,
         config.log.format,
     );
-    for warning in config.warnings(origin) {
+    for warning in warnings(config, origin) {
         text.push_str(&format!("warning: {warning}\n"));
     }
     text
@@ -109,6 +119,7 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "low": net.relay_ports.start(),
             "high": net.relay_ports.end(),
             "addresses": net.relay_addresses,
+            "resolved": net.relays_from(),
         },
         "auth": {
             "users": auth.users.len(),
@@ -140,8 +151,17 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "level": config.log.level.to_string(),
             "format": config.log.format.to_string(),
         },
-        "warnings": config.warnings(origin),
+        "warnings": warnings(config, origin),
     })
+}
+
+/// All that `serve` would warn of.
+fn warnings(config: &Config, origin: &Origin) -> Vec<String> {
+    let mut warnings = config.warnings(origin);
+    warnings.extend(config.net.relays_from().into_iter().filter_map(|address| {
+        Some(format!("relay address {address}: {}", server::reach_warning(address)?))
+    }));
+    warnings
 }
 
 fn peers(config: &Config) -> String {
@@ -187,7 +207,7 @@ configuration  built-in defaults: ok
 realm          localhost
 listen         127.0.0.1:3478 (UDP, TCP)
 threads        one per core
-relay          ports 49152-65535 (16384), addresses: those of the listeners
+relay          ports 49152-65535 (16384), addresses: 127.0.0.1 (from the listeners)
 credentials    users: 1, shared secrets: 0
 peers          public unicast addresses, 127.0.0.0/8, 10.0.0.0/8, 172.16.0.0/12, \
 192.168.0.0/16, ::1/128, fc00::/7
@@ -225,7 +245,7 @@ log            info as text, to stderr
     #[test]
     fn neither_form_shows_a_password() {
         let mut config = Config::dev();
-        config.turn.auth.users = [("alice".to_owned(), "hunter2".to_owned())].into();
+        config.turn.auth.users = [("alice".to_owned(), "hunter2".into())].into();
         config.turn.auth.secrets = vec!["hunter2-hunter2-hunter2".to_owned()];
         let origin = Origin::default();
         assert!(!as_text(&config, &origin).contains("hunter2"));

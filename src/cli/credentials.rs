@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -18,9 +19,9 @@ use crate::turn::rest;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  hairpin credentials --user alice
-  hairpin credentials --user alice --ttl 12h --host turn.example.org
-  HAIRPIN_AUTH_SECRET=… hairpin credentials --user alice | jq .iceServers")]
+  hairpin credentials --user alice --host turn.example.org
+  hairpin credentials --user alice --host 192.0.2.7 --ttl 12h
+  HAIRPIN_AUTH_SECRET=… hairpin credentials --user alice --host 192.0.2.7 | jq .iceServers")]
 pub(super) struct Credentials {
     /// Whose they are; the server logs it and counts its quota by it.
     #[arg(long, value_name = "NAME")]
@@ -31,10 +32,10 @@ pub(super) struct Credentials {
     /// The configuration; otherwise ./config.toml, /etc/hairpin/config.toml or the defaults.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The server's name in the URLs; otherwise its first listen address that is not a wildcard,
-    /// or else the realm.
+    /// The server's name or IP address in the URLs; otherwise its first listen address, and
+    /// needed where that is a wildcard.
     #[arg(long)]
-    host: Option<String>,
+    host: Option<Host>,
 }
 
 impl Credentials {
@@ -66,21 +67,58 @@ impl Credentials {
             )));
         }
         let credential = rest::password(secret, &username);
-        let urls = urls(&self.host(config), &config.net.listen);
+        let urls = urls(&self.host(config)?, &config.net.listen);
         let server = json!({ "urls": urls, "username": username, "credential": credential });
         Ok(json!({ "iceServers": [server], "ttl": ttl }))
     }
 
     /// The host as it is written in a URL.
-    fn host(&self, config: &Config) -> String {
+    fn host(&self, config: &Config) -> Result<String, Error> {
         if let Some(host) = &self.host {
-            // An IPv6 address needs brackets, whoever typed it.
-            return host.parse().map_or_else(|_| host.clone(), in_url);
+            return Ok(host.0.clone());
         }
         let listen = config.net.listen.iter().map(SocketAddr::ip);
         let mut reachable = listen.filter(|host| !host.is_unspecified());
-        reachable.next().map_or_else(|| config.turn.auth.realm.clone(), in_url)
+        reachable.next().map(in_url).ok_or_else(|| {
+            Error::Refused(
+                "--host is needed, for the server listens on all addresses: give the name or IP \
+                 address that clients reach it by, such as --host turn.example.org"
+                    .to_owned(),
+            )
+        })
     }
+}
+
+/// A host as it is written in a URL.
+#[derive(Clone, Debug)]
+struct Host(String);
+
+impl FromStr for Host {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<IpAddr>() {
+            Ok(ip) if ip.is_unspecified() => Err("clients cannot reach a wildcard"),
+            // An IPv6 address needs brackets, whoever typed it.
+            Ok(ip) => Ok(Self(in_url(ip))),
+            Err(_) if is_host_name(text) => Ok(Self(text.to_owned())),
+            Err(_) => Err("must be a host name or an IP address, without scheme, port and path"),
+        }
+    }
+}
+
+/// RFC 1123 §2.1, and the underscore that some networks use.
+fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        matches!(label.len(), 1..=63)
+            && label.bytes().all(plain)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // A number at the end would make it an IPv4 address, and a wrong one.
+    let numeric = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    text.len() <= 253 && text.split('.').all(is_label) && !text.rsplit('.').take(1).all(numeric)
 }
 
 fn in_url(host: IpAddr) -> String {
@@ -133,15 +171,56 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_the_one_asked_for_or_an_address_or_the_realm() {
+    fn the_host_is_the_one_asked_for_or_an_address() {
         let mut config = config();
-        assert_eq!(asked("a", Some("turn.test")).host(&config), "turn.test");
-        assert_eq!(asked("a", Some("2001:db8::1")).host(&config), "[2001:db8::1]");
+        assert_eq!(asked("a", Some("turn.test")).host(&config).unwrap(), "turn.test");
+        assert_eq!(asked("a", Some("2001:db8::1")).host(&config).unwrap(), "[2001:db8::1]");
         config.net.listen =
             vec!["0.0.0.0:3478".parse().unwrap(), "[2001:db8::1]:3478".parse().unwrap()];
-        assert_eq!(asked("a", None).host(&config), "[2001:db8::1]");
-        config.net.listen.pop();
-        assert_eq!(asked("a", None).host(&config), "localhost");
+        assert_eq!(asked("a", None).host(&config).unwrap(), "[2001:db8::1]");
+    }
+
+    /// The realm is not a name that clients could look up.
+    #[test]
+    fn without_an_address_the_host_must_be_named() {
+        let mut config = config();
+        config.net.listen = vec!["0.0.0.0:3478".parse().unwrap(), "[::]:3478".parse().unwrap()];
+        let error = asked("a", None).mint(&config, 0).unwrap_err().to_string();
+        assert!(error.starts_with("--host is needed"), "{error}");
+        assert!(asked("a", Some("turn.test")).mint(&config, 0).is_ok());
+    }
+
+    #[test]
+    fn hosts_that_make_no_url_are_refused() {
+        let long = "x".repeat(64);
+        for text in [
+            "",
+            " ",
+            "https://x",
+            "x:3478",
+            "a b",
+            "a/b",
+            "x?y",
+            "a@b",
+            "[::1]",
+            "::1]",
+            ".",
+            "a.",
+            "a..b",
+            "-a",
+            "a-",
+            "1.2.3",
+            "256.1.1.1",
+            "0.0.0.0",
+            "::",
+            "é.test",
+            &long,
+        ] {
+            assert!(text.parse::<Host>().is_err(), "{text:?}");
+        }
+        for text in ["x", "localhost", "turn-1.example.org", "a_b", "192.0.2.1", "3com.test"] {
+            assert_eq!(text.parse::<Host>().unwrap().0, text);
+        }
     }
 
     #[test]
@@ -180,7 +259,7 @@ mod tests {
             user: user.to_owned(),
             ttl: "1h".parse().unwrap(),
             config: None,
-            host: host.map(str::to_owned),
+            host: host.map(|host| host.parse().unwrap()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod credentials;
+mod holder;
 mod serve;
 
 use std::fmt::{self, Display};
@@ -25,7 +26,7 @@ Examples:
   hairpin serve --dev                      try it on this machine, with user dev, password dev
   hairpin check --config hairpin.toml      what would a server with this file do?
   hairpin serve --config hairpin.toml      run it
-  hairpin credentials --user alice         credentials for an hour, as iceServers JSON
+  hairpin credentials --user alice --host turn.example.org  for an hour, as iceServers JSON
 
 Without --config: ./config.toml, then /etc/hairpin/config.toml, then the defaults.";
 

@@ -1,15 +1,16 @@
 //! `hairpin serve`.
 
-use std::io::Write;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use clap::Args;
 use tracing::{info, warn};
 
-use super::Error;
+use super::{Error, holder};
 use crate::config::{Config, Origin};
 use crate::logging;
+use crate::net::BindError;
 use crate::server::{self, Addresses};
 
 /// Run the server.
@@ -24,6 +25,7 @@ pub(super) struct Serve {
     config: Option<PathBuf>,
     /// For development: user dev, password dev, private peers allowed, on 127.0.0.1 only.
     ///
+    /// STUN and TURN on UDP port 3478, HTTP on 8080 or, where that is taken, on any free port.
     /// No file has a say in it, so that this much freedom is never served on a public address.
     #[arg(long, conflicts_with = "config")]
     dev: bool,
@@ -32,10 +34,11 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self, out: &mut impl Write) -> Result<(), Error> {
         let (config, origin) = match self.dev {
-            true => (Config::dev(), Origin::default()),
+            true => (dev_config().allowing_this_machine(), Origin::default()),
             false => Config::load(self.config.as_deref())?,
         };
-        logging::init(&config.log)
+        // Held to the end: dropping it writes the last lines.
+        let _log = logging::init(&config.log)
             .map_err(|error| Error::Refused(format!("cannot start logging: {error}")))?;
         if !self.dev {
             info!(config = %origin, "configuration read");
@@ -44,12 +47,38 @@ impl Serve {
             warn!("{warning}");
         }
         let mut printed = Ok(());
-        server::run(&config, |addresses| {
+        let served = server::run(config, |addresses| {
             if let Some(banner) = dev_banner(addresses).filter(|_| self.dev) {
                 printed = write!(out, "{banner}").and_then(|()| out.flush());
             }
-        })?;
+        });
+        served.map_err(explained)?;
         Ok(printed?)
+    }
+}
+
+/// The pages of a development server are found through its banner, so they may be anywhere; half
+/// the tools of a developer want port 8080.
+fn dev_config() -> Config {
+    let mut config = Config::dev();
+    for address in &mut config.http.listen {
+        let bound = TcpListener::bind(*address);
+        if bound.is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
+            address.set_port(0);
+        }
+    }
+    config
+}
+
+/// Says who holds the port of a listener that is taken.
+fn explained(error: server::Error) -> Error {
+    let server::Error::Bind(BindError::Listen { address, transport: "udp", error: cause }) = &error
+    else {
+        return error.into();
+    };
+    match holder::of_udp_port(address.port()).filter(|_| cause.kind() == ErrorKind::AddrInUse) {
+        Some(holder) => Error::Refused(format!("{error}; {holder} holds it")),
+        None => error.into(),
     }
 }
 

@@ -10,8 +10,9 @@ use super::secrets::{self, Reader};
 use super::value::{Host, Listen, Ports};
 use crate::{http, logging, net, turn};
 
-/// RFC 8489 §14.9: fewer than 128 characters.
-const MAX_REALM_CHARS: usize = 127;
+/// RFC 8489 §14.9 allows 127 characters; counted in bytes here, so that a refusal never outgrows
+/// the 548 bytes that pass every path.
+const MAX_REALM_BYTES: usize = 127;
 /// RFC 8489 §14.3: fewer than 509 bytes.
 pub(crate) const MAX_USERNAME_BYTES: usize = 508;
 /// More shards than any machine has cores; each is a thread with its own sockets.
@@ -79,8 +80,8 @@ fn check_realm(realm: &str) -> Result<(), Fault> {
     if realm.is_empty() {
         return refuse("must not be empty".to_owned());
     }
-    if realm.chars().count() > MAX_REALM_CHARS {
-        return refuse(format!("longer than {MAX_REALM_CHARS} characters"));
+    if realm.len() > MAX_REALM_BYTES {
+        return refuse(format!("longer than {MAX_REALM_BYTES} bytes"));
     }
     if realm.chars().any(|char| char.is_control() || matches!(char, '"' | '\\')) {
         return refuse("must not contain quotes, backslashes or control characters".to_owned());
@@ -155,7 +156,7 @@ fn auth(
     environment_secret: Option<String>,
 ) -> Result<turn::auth::Config, Fault> {
     for (name, password) in &auth.users {
-        check_user(name, password)
+        check_user(name, password.as_str())
             .map_err(|problem| Fault::new([Key::new("auth.users").entry(name)], problem))?;
     }
     for (at, secret) in auth.secrets.iter().enumerate() {

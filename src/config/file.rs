@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::value::{Bandwidth, Count, Host, Lifetime, Listen, Network, Ports};
 use crate::logging::{Filter, Format};
+use crate::turn::auth::Password;
 use crate::turn::limits;
 
 /// The whole file. A key that is absent has its default; a key that is unknown is an error.
@@ -36,7 +37,7 @@ pub(super) struct Relay {
 #[derive(Clone, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Auth {
-    pub(super) users: BTreeMap<String, String>,
+    pub(super) users: BTreeMap<String, Password>,
     pub(super) secrets: Vec<String>,
     /// Empty: none.
     pub(super) secret_file: String,

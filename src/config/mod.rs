@@ -15,9 +15,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 pub(crate) use build::MAX_USERNAME_BYTES;
 pub use error::ConfigError;
 pub(crate) use value::{Bandwidth, Lifetime};
+
+use ipnet::IpNet;
 
 use crate::{http, logging, net, turn};
 
@@ -70,7 +74,7 @@ pub struct Config {
 pub struct Origin {
     /// The file, or `None` for the built-in defaults.
     pub file: Option<PathBuf>,
-    /// Secret files that every user of this machine can read.
+    /// Files with passwords or secrets that every user of this machine can read.
     pub exposed: Vec<PathBuf>,
 }
 
@@ -86,7 +90,8 @@ impl Config {
         let secret = environment_secret()?;
         for file in places {
             let text = match fs::read_to_string(file) {
-                Ok(text) => text,
+                // It may hold passwords, which a server has no need to keep.
+                Ok(text) => Zeroizing::new(text),
                 Err(error)
                     if explicit.is_none() && error.kind() == std::io::ErrorKind::NotFound =>
                 {
@@ -107,6 +112,14 @@ impl Config {
     pub fn dev() -> Self {
         let (config, _) = parse(Path::new("--dev"), DEV, None).expect("a constant, and tested");
         config
+    }
+
+    /// Lets clients reach this machine's own addresses too: in development, the other browser is
+    /// likely to be on the same machine.
+    #[must_use]
+    pub fn allowing_this_machine(mut self) -> Self {
+        self.turn.policy.allow.extend(net::own_addresses().0.into_iter().map(IpNet::from));
+        self
     }
 
     /// What an operator should know although it is allowed, each on one line.
@@ -139,7 +152,7 @@ impl Config {
             warnings.push("limits.channel_lifetime: RFC 8656 demands 10m".to_owned());
         }
         warnings.extend(origin.exposed.iter().map(|file| {
-            format!("{}: every user of this machine can read this secret", file.display())
+            format!("{}: every user of this machine can read the secrets in it", file.display())
         }));
         warnings
     }
@@ -154,7 +167,7 @@ impl Display for Origin {
     }
 }
 
-/// Reads one file's text; also says which secret files everyone can read.
+/// Reads one file's text; also says which files with secrets everyone can read.
 fn parse(
     name: &Path,
     text: &str,
@@ -162,9 +175,12 @@ fn parse(
 ) -> Result<(Config, Vec<PathBuf>), ConfigError> {
     let deserializer =
         toml::Deserializer::parse(text).map_err(|error| ConfigError::syntax(name, text, &error))?;
-    let file = serde_path_to_error::deserialize(deserializer)
+    let file: file::File = serde_path_to_error::deserialize(deserializer)
         .map_err(|error| ConfigError::schema(name, text, &error))?;
     let mut reader = secrets::Reader::new(name.parent().unwrap_or(Path::new("")));
+    if !file.auth.users.is_empty() || !file.auth.secrets.is_empty() {
+        reader.holds_secrets(name);
+    }
     let config = build::config(file, &mut reader, environment_secret)
         .map_err(|fault| ConfigError::at(name, text, fault))?;
     Ok((config, reader.exposed))

@@ -58,6 +58,13 @@ impl<'a> Reader<'a> {
         Ok(Sha256::digest(&bytes).into())
     }
 
+    /// Remembers the configuration itself, should everyone be able to read it.
+    pub(super) fn holds_secrets(&mut self, configuration: &Path) {
+        if fs::metadata(configuration).is_ok_and(|metadata| readable_by_others(&metadata)) {
+            self.exposed.push(configuration.to_owned());
+        }
+    }
+
     fn read(&mut self, name: &str, key: &Key) -> Result<Vec<u8>, Fault> {
         let path = self.directory.join(name);
         let (bytes, exposed) = read_bounded(&path)

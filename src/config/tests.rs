@@ -185,9 +185,13 @@ fn realms_that_do_not_fit_into_a_quoted_string_are_refused() {
     assert_eq!(refused(r#"realm = "a\\b""#), problem);
     assert_eq!(refused(r#"realm = "a\nb""#), problem);
     assert_eq!(refused("realm = \"\""), "c.toml:1: realm: must not be empty");
-    let long = |chars: usize| format!("realm = \"{}\"", "é".repeat(chars));
-    assert_eq!(refused(&long(128)), "c.toml:1: realm: longer than 127 characters");
-    accepted(&long(127));
+    let realm = |realm: &str| format!("realm = \"{realm}\"");
+    // Bytes, for they are what a refusal carries.
+    for long in ["é".repeat(64), "x".repeat(128)] {
+        assert_eq!(refused(&realm(&long)), "c.toml:1: realm: longer than 127 bytes");
+    }
+    accepted(&realm(&"x".repeat(127)));
+    accepted(&realm(&"é".repeat(63)));
 }
 
 #[test]
@@ -312,8 +316,29 @@ fn a_secret_everyone_can_read_is_worth_a_warning() {
         let (config, exposed) = home.parse("auth.secret_file = \"secrets\"", None).unwrap();
         let warnings = config.warnings(&Origin { file: None, exposed });
         let warning =
-            format!("{}: every user of this machine can read this secret", path.display());
+            format!("{}: every user of this machine can read the secrets in it", path.display());
         assert_eq!(warnings, if warned { vec![warning] } else { vec![] }, "{mode:o}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_configuration_with_secrets_that_everyone_can_read_is_worth_a_warning() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let home = Home::new();
+    let path = home.0.path().join("c.toml");
+    for (text, mode, warned) in [
+        ("auth.users = { a = \"b\" }", 0o600, false),
+        ("auth.users = { a = \"b\" }", 0o640, false),
+        ("auth.users = { a = \"b\" }", 0o644, true),
+        ("auth.secrets = [\"sixteen-bytes-ok\"]", 0o644, true),
+        ("realm = \"a\"", 0o644, false),
+    ] {
+        home.write("c.toml", text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let (_, exposed) = home.parse(text, Some(SECRET.to_owned())).unwrap();
+        assert_eq!(exposed, if warned { vec![path.clone()] } else { vec![] }, "{text}, {mode:o}");
     }
 }
 
@@ -338,7 +363,7 @@ fn dev_listens_on_this_machine_only() {
     let config = Config::dev();
     let mut listen = config.net.listen.iter().chain(&config.http.listen);
     assert!(listen.all(|address| address.ip().is_loopback()));
-    assert_eq!(config.turn.auth.users["dev"], "dev");
+    assert_eq!(config.turn.auth.users["dev"], "dev".into());
     assert_eq!(config.turn.auth.realm, "localhost");
     assert_eq!(config.turn.limits.unauthenticated_per_source, 0);
     assert!(config.warnings(&Origin::default()).is_empty());

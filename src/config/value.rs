@@ -10,6 +10,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use crate::turn::auth::Password;
+
 /// Durations are added to clocks and travel in 32-bit LIFETIME attributes: a year is safe in both.
 const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Ports below it belong to services of the system.
@@ -230,6 +232,13 @@ macro_rules! from_text {
     )+};
 }
 from_text!(Lifetime, Bandwidth, Ports, Listen, Host, Network, crate::logging::Filter);
+
+impl<'de> Deserialize<'de> for Password {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Takes the parser's string over, or makes the only copy.
+        String::deserialize(deserializer).map(Self::from)
+    }
+}
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -34,6 +34,8 @@ use quota::Quotas;
 use thread::{Handle, Start};
 use work::Shared;
 
+/// Whether several shards can listen on one port. Windows has no `SO_REUSEPORT`.
+pub const SHARES_PORTS: bool = cfg!(not(windows));
 /// How long a shard may take to answer before it counts as stuck.
 const SHARD_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -42,7 +44,7 @@ const SHARD_DEADLINE: Duration = Duration::from_secs(2);
 pub struct Config {
     /// Each address: UDP and TCP. Port 0 takes any free port (tests).
     pub listen: Vec<SocketAddr>,
-    /// Shards; 0 is one per core.
+    /// Shards; 0 is one per core, or just one where [`SHARES_PORTS`] is false.
     pub threads: usize,
     /// Ports of relay sockets.
     pub relay_ports: RangeInclusive<u16>,
@@ -58,17 +60,52 @@ pub struct Config {
     pub user_bandwidth: u64,
 }
 
+impl Config {
+    /// One address for each family that can be relayed from: the configured one, else the first
+    /// listener's own, else, where that is a wildcard, the one the routing table prefers.
+    #[must_use]
+    pub fn relays_from(&self) -> Vec<IpAddr> {
+        if !self.relay_addresses.is_empty() {
+            return self.relay_addresses.clone();
+        }
+        let own_of = |family| {
+            let ips = self.listen.iter().map(SocketAddr::ip);
+            let mut own = ips.filter(|&ip| AddressFamily::of(ip) == family);
+            own.clone().find(|ip| !ip.is_unspecified()).or_else(|| preferred_source(own.next()?))
+        };
+        [AddressFamily::Ipv4, AddressFamily::Ipv6].into_iter().filter_map(own_of).collect()
+    }
+}
+
 /// A socket that could not be had.
 #[derive(Debug)]
-pub struct BindError {
-    address: SocketAddr,
-    transport: &'static str,
-    error: io::Error,
+pub enum BindError {
+    /// One that clients send to.
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Over what: "udp" or "tcp".
+        transport: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
+    /// One that peers send to.
+    Relay {
+        /// Where, on any port of the range.
+        address: IpAddr,
+        /// Why not.
+        error: io::Error,
+    },
 }
 
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot listen on {} ({}): {}", self.address, self.transport, self.error)
+        match self {
+            Self::Listen { address, transport, error } => {
+                write!(f, "cannot listen on {address} ({transport}): {error}")
+            }
+            Self::Relay { address, error } => write!(f, "cannot relay from {address}: {error}"),
+        }
     }
 }
 
@@ -92,19 +129,24 @@ impl Net {
         endpoints: Vec<SocketAddr>,
     ) -> Result<Self, BindError> {
         for &address in &config.listen {
-            let failed = |transport| move |error| BindError { address, transport, error };
+            let failed = |transport| move |error| BindError::Listen { address, transport, error };
             sys::probe(address).map_err(failed("udp"))?;
             stream::probe(address).map_err(failed("tcp"))?;
         }
-        let relay_addresses = relay_addresses(config);
+        let relay_addresses = config.relays_from();
+        for &address in &relay_addresses {
+            probe_relay(address, config.relay_ports.clone())
+                .map_err(|error| BindError::Relay { address, error })?;
+        }
         let pools: Arc<[_]> = relay_addresses
             .iter()
             .map(|&address| PortPool::new(address, config.relay_ports.clone(), seed()))
             .collect();
+        let (addresses, broadcasts) = own_addresses();
         let host = policy::Host {
             endpoints,
-            addresses: own_addresses(),
-            broadcasts: interfaces().filter_map(|own| own.broadcast).collect(),
+            addresses,
+            broadcasts,
             relay_addresses,
             relay_ports: config.relay_ports.clone(),
         };
@@ -135,6 +177,7 @@ impl Net {
             net.shards.push(handle);
             net.listening = listening;
         }
+        net.shards.iter().for_each(Handle::serve);
         Ok(net)
     }
 
@@ -186,6 +229,7 @@ impl Net {
 
 fn shard_count(threads: usize) -> usize {
     match threads {
+        0 if !SHARES_PORTS => 1,
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     }
@@ -197,26 +241,20 @@ fn seed() -> [u8; 32] {
     seed
 }
 
-/// One address for each family that can be relayed from: the configured one, else the first
-/// listener's own, else, where that is a wildcard, the one the routing table prefers.
-fn relay_addresses(config: &Config) -> Vec<IpAddr> {
-    if !config.relay_addresses.is_empty() {
-        return config.relay_addresses.clone();
+/// Tells whether relay sockets can be had: binds the first port that is free, and lets go at once.
+/// Otherwise each client would learn by a 508 that the address is not this machine's.
+fn probe_relay(address: IpAddr, ports: RangeInclusive<u16>) -> io::Result<()> {
+    for port in ports {
+        match sys::probe((address, port).into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            outcome => return outcome,
+        }
     }
-    [AddressFamily::Ipv4, AddressFamily::Ipv6]
-        .into_iter()
-        .filter_map(|family| {
-            let mut own = config
-                .listen
-                .iter()
-                .map(SocketAddr::ip)
-                .filter(|&ip| AddressFamily::of(ip) == family);
-            own.clone().find(|ip| !ip.is_unspecified()).or_else(|| preferred_source(own.next()?))
-        })
-        .collect()
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
-/// The source address for a host out there. Connecting a datagram socket sends nothing.
+/// The source address for a host out there. Connecting a datagram socket sends nothing. A machine
+/// without a way out has no address to relay from: loopback is never one by itself.
 fn preferred_source(wildcard: IpAddr) -> Option<IpAddr> {
     let out_there: IpAddr = match wildcard {
         IpAddr::V4(_) => Ipv4Addr::new(198, 51, 100, 1).into(),
@@ -224,20 +262,25 @@ fn preferred_source(wildcard: IpAddr) -> Option<IpAddr> {
     };
     let socket = UdpSocket::bind((wildcard, 0)).ok()?;
     let routed = socket.connect((out_there, 9)).and_then(|()| socket.local_addr());
-    match routed {
-        Ok(address) => Some(address.ip()),
-        Err(_) => own_addresses()
-            .into_iter()
-            .find(|ip| AddressFamily::of(*ip) == AddressFamily::of(wildcard)),
-    }
+    let routed = routed.ok().map(|address| address.ip());
+    let own = || own_addresses().0.into_iter().find(|ip| is_source(*ip, wildcard));
+    routed.filter(|ip| is_source(*ip, wildcard)).or_else(own)
 }
 
-/// The machine's addresses. A machine that does not tell has none, and is then protected by the
-/// deny list alone.
-fn own_addresses() -> Vec<IpAddr> {
-    interfaces().map(|own| own.ip).collect()
+/// Whether peers elsewhere, if only on the same network, could reach `ip`.
+fn is_source(ip: IpAddr, wildcard: IpAddr) -> bool {
+    let is_link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    AddressFamily::of(ip) == AddressFamily::of(wildcard) && !ip.is_loopback() && !is_link_local
 }
 
-fn interfaces() -> impl Iterator<Item = sys::InterfaceAddress> {
-    sys::interface_addresses().unwrap_or_default().into_iter()
+/// The machine's addresses, and the broadcast addresses of its networks. A machine that does not
+/// tell has none, and is then protected by the deny list alone.
+pub(crate) fn own_addresses() -> (Vec<IpAddr>, Vec<Ipv4Addr>) {
+    let interfaces = sys::interface_addresses().unwrap_or_default();
+    let addresses = interfaces.iter().map(|own| own.ip).collect();
+    let broadcasts = interfaces.iter().filter_map(|own| own.broadcast).collect();
+    (addresses, broadcasts)
 }

@@ -3,7 +3,7 @@
 //!
 //! The invariant: an account's count is the number of its live [`QuotaLease`]s.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,11 +35,15 @@ pub struct Limits {
 struct State {
     accounts: HashMap<Box<str>, Account>,
     allocations: usize,
+    /// Accounts that had no allocation left at some time, oldest first.
+    idle: VecDeque<Box<str>>,
 }
 
 #[derive(Debug)]
 struct Account {
     allocations: usize,
+    /// Whether it waits to be forgotten.
+    is_idle: bool,
     bandwidth: Option<Arc<Bandwidth>>,
 }
 
@@ -53,6 +57,7 @@ impl Quotas {
     /// Takes one allocation from the user's share and from the whole.
     pub fn take(self: &Arc<Self>, account: &str) -> Result<QuotaLease, AllocateError> {
         let mut state = self.lock();
+        state.forget_idle(clock::now().instant);
         let held = state.accounts.get(account).map_or(0, |account| account.allocations);
         if is_reached(held, self.limits.allocations_per_user) {
             return Err(AllocateError::QuotaReached);
@@ -64,6 +69,7 @@ impl Quotas {
         let name: Box<str> = account.into();
         let account = state.accounts.entry(name.clone()).or_insert_with(|| Account {
             allocations: 0,
+            is_idle: false,
             bandwidth: Bandwidth::new(self.limits.user_bandwidth, clock::now().instant),
         });
         account.allocations += 1;
@@ -77,14 +83,40 @@ impl Quotas {
         state.allocations -= 1;
         let Some(account) = state.accounts.get_mut(name) else { return };
         account.allocations -= 1;
-        if account.allocations == 0 {
-            state.accounts.remove(name);
+        if account.allocations == 0 && !std::mem::replace(&mut account.is_idle, true) {
+            state.idle.push_back(name.into());
+            state.forget_idle(clock::now().instant);
         }
     }
 
     /// No code that holds the lock can leave the state half changed, so a poisoned one is fine.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Removes accounts without allocations, oldest first, as far as none of them still owes
+    /// bandwidth: with a new account the user would get a new burst.
+    fn forget_idle(&mut self, now: Instant) {
+        while let Some(name) = self.idle.front() {
+            let account = self.accounts.get(name);
+            if account.is_some_and(|account| account.owes(now)) {
+                return;
+            }
+            let Some(name) = self.idle.pop_front() else { return };
+            match self.accounts.get_mut(&name) {
+                Some(account) if account.allocations > 0 => account.is_idle = false,
+                _ => drop(self.accounts.remove(&name)),
+            }
+        }
+    }
+}
+
+impl Account {
+    /// Whether the user, without an allocation now, is ahead of the rate.
+    fn owes(&self, now: Instant) -> bool {
+        self.allocations == 0 && self.bandwidth.as_ref().is_some_and(|meter| meter.owes(now))
     }
 }
 
@@ -144,11 +176,21 @@ impl Bandwidth {
     }
 }
 
+impl Bandwidth {
+    fn nanos(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_nanos() as u64
+    }
+
+    fn owes(&self, now: Instant) -> bool {
+        self.spent_until.load(Ordering::Relaxed) > self.nanos(now)
+    }
+}
+
 impl Meter for Bandwidth {
     /// A datagram passes while the budget is not overdrawn, whatever its size: one larger than
     /// the burst could never pass otherwise.
     fn admit(&self, bytes: usize, now: Instant) -> bool {
-        let now = now.saturating_duration_since(self.epoch).as_nanos() as u64;
+        let now = self.nanos(now);
         let limit = now.saturating_add(BURST.as_nanos() as u64);
         let cost = (bytes as f64 * self.nanos_per_byte) as u64;
         self.spent_until
@@ -192,6 +234,23 @@ mod tests {
         }
         let state = quotas.lock();
         assert_eq!((state.accounts.len(), state.allocations), (0, 0));
+    }
+
+    #[test]
+    fn a_new_allocation_brings_no_new_burst() {
+        let quotas = Quotas::new(Limits { user_bandwidth: 100_000, ..Limits::default() });
+        let lease = quotas.take("alice").unwrap();
+        let meter = lease.meter().unwrap();
+        while meter.admit(1000, clock::now().instant) {}
+        drop((lease, meter));
+        for _ in 0..100 {
+            drop(quotas.take("bob").unwrap());
+        }
+        let again = quotas.take("alice").unwrap().meter().unwrap();
+        assert!(!again.admit(1000, clock::now().instant));
+        let rested = clock::now().instant + 3 * BURST;
+        quotas.lock().forget_idle(rested);
+        assert!(quotas.lock().accounts.is_empty(), "what owes nothing is forgotten");
     }
 
     #[test]

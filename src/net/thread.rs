@@ -23,6 +23,8 @@ use crate::turn::{self, Server, Stats, policy};
 
 /// Questions that may wait for a busy shard; askers beyond wait themselves.
 const COMMANDS_MAX: usize = 16;
+/// How often to look whether the machine has got other addresses.
+const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// The most time between two looks at what has expired.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,7 @@ pub(super) struct Start {
 }
 
 enum Command {
+    Serve,
     Stats(oneshot::Sender<Stats>),
     Stop,
 }
@@ -55,6 +58,13 @@ impl Handle {
         let (answer, asked) = oneshot::channel();
         self.commands.send(Command::Stats(answer)).await.ok()?;
         asked.await.ok()
+    }
+
+    /// Lets the shard begin to read. Only when all are bound: as long as sockets join those that
+    /// share an address, the kernel may move clients from one to another.
+    pub(super) fn serve(&self) {
+        // It is the first command, so there is room; an error means that the shard is gone.
+        let _ = self.commands.try_send(Command::Serve);
     }
 
     pub(super) fn is_alive(&self) -> bool {
@@ -82,7 +92,7 @@ pub(super) fn start(start: Start) -> Result<(Handle, Vec<SocketAddr>), BindError
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
     let (bound, binding) = std::sync::mpsc::channel();
     let first = start.listen.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
-    let failed = |error| BindError { address: first, transport: "udp", error };
+    let failed = |error| BindError::Listen { address: first, transport: "udp", error };
     let thread = std::thread::Builder::new()
         .name(format!("shard-{}", start.post.own()))
         .spawn(move || run(start, inbox, &bound))
@@ -93,7 +103,7 @@ pub(super) fn start(start: Start) -> Result<(Handle, Vec<SocketAddr>), BindError
 
 fn run(
     start: Start,
-    inbox: mpsc::Receiver<Command>,
+    mut inbox: mpsc::Receiver<Command>,
     bound: &std::sync::mpsc::Sender<Result<Vec<SocketAddr>, BindError>>,
 ) {
     let runtime = match Builder::new_current_thread()
@@ -104,7 +114,7 @@ fn run(
         Ok(runtime) => runtime,
         Err(error) => {
             let address = start.listen.first().copied().unwrap_or_else(|| ([0; 4], 0).into());
-            let _ = bound.send(Err(BindError { address, transport: "udp", error }));
+            let _ = bound.send(Err(BindError::Listen { address, transport: "udp", error }));
             return;
         }
     };
@@ -124,7 +134,10 @@ fn run(
         let server = Server::new(core, host, seed);
         let shard = Shard::new(server, listeners, shared, post);
         tokio::task::spawn_local(udp::pump_post(Rc::clone(&shard), mail));
-        for index in 0..addresses.len() {
+        let listening = addresses.len();
+        let _ = bound.send(Ok(addresses));
+        let Some(Command::Serve) = inbox.recv().await else { return };
+        for index in 0..listening {
             tokio::task::spawn_local(udp::pump(Rc::clone(&shard), SocketKey::Listener(index)));
         }
         for listener in stream_listeners {
@@ -132,7 +145,6 @@ fn run(
             let accepting = stream::accept(shard, listener, Speaks::Both, streams.clone());
             tokio::task::spawn_local(accepting);
         }
-        let _ = bound.send(Ok(addresses));
         serve(&shard, inbox).await;
         shard.borrow_mut().shutdown();
     });
@@ -143,7 +155,7 @@ fn bind(listen: &[SocketAddr]) -> Result<Vec<Listener>, BindError> {
         .iter()
         .map(|&address| {
             let bound = Listener::bind(address);
-            bound.map_err(|error| BindError { address, transport: "udp", error })
+            bound.map_err(|error| BindError::Listen { address, transport: "udp", error })
         })
         .collect()
 }
@@ -153,7 +165,8 @@ fn bind_streams(listeners: &[Listener]) -> Result<Vec<TcpListener>, BindError> {
         .iter()
         .map(|listener| {
             let address = listener.address;
-            stream::bind(address).map_err(|error| BindError { address, transport: "tcp", error })
+            let bound = stream::bind(address);
+            bound.map_err(|error| BindError::Listen { address, transport: "tcp", error })
         })
         .collect()
 }
@@ -166,12 +179,14 @@ fn tick() -> Instant {
 /// Looks at timers and commands until told to stop, or until nobody is left to tell.
 async fn serve(shard: &RefCell<Shard>, mut inbox: mpsc::Receiver<Command>) {
     let mut wake = tick();
+    let mut looked = wake;
     loop {
         tokio::select! {
             command = inbox.recv() => match command {
                 Some(Command::Stats(answer)) => {
                     let _ = answer.send(shard.borrow().stats());
                 }
+                Some(Command::Serve) => {}
                 Some(Command::Stop) => return,
                 None => {
                     error!("a shard lost its supervisor and stops");
@@ -181,6 +196,10 @@ async fn serve(shard: &RefCell<Shard>, mut inbox: mpsc::Receiver<Command>) {
             () = tokio::time::sleep_until(wake) => {
                 let next = shard.borrow_mut().handle_timeout(clock::now()).map(Instant::from_std);
                 let latest = tick();
+                if latest >= looked + LOOK_AROUND {
+                    shard.borrow_mut().look_around();
+                    looked = latest;
+                }
                 wake = next.map_or(latest, |next| next.min(latest));
             }
         }

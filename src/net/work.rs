@@ -164,6 +164,8 @@ impl Work {
                 self.relay_to_client(to, &header, place, padding, bytes);
             }
             Verdict::Bind(pending) => {
+                // What has expired gives back its port and its place in the quota first.
+                self.handle_events(bytes);
                 self.bind(pending, path, now);
                 self.reply_to(path);
             }
@@ -210,6 +212,7 @@ impl Work {
         bytes: &[u8],
         now: Now,
     ) {
+        let must_be_relayed = peer.must_be_relayed();
         let peer = peer.address();
         let Some(leg) = self.legs.get(from) else {
             return drop(self.server.drop(DropReason::NoAllocation));
@@ -222,6 +225,9 @@ impl Work {
             let server = &mut self.server;
             let dropped = |reason| drop(server.drop(reason));
             return self.post.add(shard, peer, relayed, &bytes[payload], dropped);
+        }
+        if must_be_relayed {
+            return drop(self.server.drop(DropReason::NoAllocation));
         }
         let out = Route { socket: SocketKey::Relay(from), to: peer, from: None };
         self.egress.push(out, &[], payload, 0);

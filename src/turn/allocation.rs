@@ -269,9 +269,13 @@ fn push<T>(list: &mut Vec<T>, element: T) {
     list.push(element);
 }
 
-/// `most` of 0 is no limit.
+/// Where the operator sets no limit: as many as there are channel numbers. Each is compared with on
+/// the way of a packet.
+const UNLIMITED_MAX: usize = 4096;
+
+/// `most` of 0 is no limit but [`UNLIMITED_MAX`].
 fn exceeds(count: usize, most: usize) -> bool {
-    most != 0 && count > most
+    count > if most == 0 { UNLIMITED_MAX } else { most }
 }
 
 /// The one table: allocations, found by handle, by client and by relayed address, and in the

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ahash::RandomState;
+use zeroize::Zeroizing;
 
 use super::Now;
 use super::allocation::FiveTuple;
@@ -26,7 +27,7 @@ pub struct Config {
     /// Names the credentials' domain; sent with each challenge, so short is good.
     pub realm: String,
     /// Static users and their passwords.
-    pub users: BTreeMap<String, String>,
+    pub users: BTreeMap<String, Password>,
     /// TURN REST shared secrets; each verifies, the first one mints.
     pub secrets: Vec<String>,
     /// Keys the nonces. Shared by all shards, and by a fleet that shares clients.
@@ -44,6 +45,36 @@ impl fmt::Debug for Config {
             .field("users", &self.users.len())
             .field("secrets", &self.secrets.len())
             .finish_non_exhaustive()
+    }
+}
+
+/// A user's password: never shown, and wiped from memory when dropped.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Password(Zeroizing<String>);
+
+impl Password {
+    /// The text that keys are derived from. Do not copy it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Password {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl From<&str> for Password {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
     }
 }
 
@@ -151,7 +182,7 @@ impl Authenticator {
         let mut keys = HashMap::with_hasher(hasher.clone());
         let mut names_by_hash = HashMap::with_hasher(hasher);
         for (name, password) in &users {
-            keys.insert(Box::from(name.as_str()), Keys::derive(name, &realm, password));
+            keys.insert(Box::from(name.as_str()), Keys::derive(name, &realm, password.as_str()));
             names_by_hash.insert(user_hash(name, &realm), Box::from(name.as_str()));
         }
         Self {

@@ -7,7 +7,8 @@ use ahash::RandomState;
 
 use crate::stun::attribute::Lifetime;
 
-/// The bounds an operator sets. In every count, 0 means no limit.
+/// The bounds an operator sets. In every count, 0 means no limit;
+/// of permissions and channels an allocation may hold 4,096 even then.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Installed permissions an allocation may hold; more is 508.

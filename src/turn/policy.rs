@@ -36,13 +36,23 @@ pub struct Host {
 
 /// A transport address that the policy lets through.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct PeerAddress(SocketAddr);
+pub struct PeerAddress {
+    address: SocketAddr,
+    only_relayed: bool,
+}
 
 impl PeerAddress {
     /// The address to send to.
     #[must_use]
     pub fn address(self) -> SocketAddr {
-        self.0
+        self.address
+    }
+
+    /// Whether it may be reached only as a relayed address of this server: something else that
+    /// happens to listen on that port of the machine is none of the client's business.
+    #[must_use]
+    pub fn must_be_relayed(self) -> bool {
+        self.only_relayed
     }
 }
 
@@ -147,26 +157,45 @@ impl Policy {
         if self.is_barred(ip) || self.is_endpoint(peer) {
             return Err(Forbidden);
         }
-        if self.admits_address(peer, port) { Ok(PeerAddress(peer)) } else { Err(Forbidden) }
+        if self.is_excepted(ip) {
+            return Ok(PeerAddress { address: peer, only_relayed: false });
+        }
+        if self.config.only_allowed || !self.admits_address(peer, port) {
+            return Err(Forbidden);
+        }
+        Ok(PeerAddress { address: peer, only_relayed: self.host.relay_addresses.contains(&ip) })
     }
 
     fn admits_address(&self, peer: SocketAddr, port: Port) -> bool {
         let ip = peer.ip();
-        let allowed = contains(&self.config.allow, ip);
-        if self.config.only_allowed || allowed {
-            return allowed && self.admits_embedded(ip);
-        }
         if self.host.relay_addresses.contains(&ip) {
             return port == Port::Any || self.host.relay_ports.contains(&peer.port());
         }
         !self.host.addresses.contains(&ip) && !is_denied(ip) && self.admits_embedded(ip)
     }
 
+    /// Whether the operator makes an exception for `ip`. A wide network in `allow` does not open
+    /// the machine itself: its own addresses want an entry of their own, and loopback one that is
+    /// loopback and nothing else.
+    fn is_excepted(&self, ip: IpAddr) -> bool {
+        let is_own = self.host.addresses.contains(&ip);
+        let opens = |net: &&IpNet| {
+            net.contains(&ip)
+                && (!ip.is_loopback() || net.network().is_loopback() && net.prefix_len() >= 8)
+                && (!is_own || ip.is_loopback() || net.prefix_len() == net.max_prefix_len())
+        };
+        self.config.allow.iter().any(|net| opens(&net)) && self.admits_embedded(ip)
+    }
+
     /// What no exception opens: addresses nobody has, those of everybody, and `deny`.
     fn is_barred(&self, ip: IpAddr) -> bool {
-        is_never_a_peer(ip)
-            || matches!(ip, IpAddr::V4(ip) if self.host.broadcasts.contains(&ip))
-            || contains(&self.config.deny, ip)
+        is_never_a_peer(ip) || self.is_broadcast(ip) || contains(&self.config.deny, ip)
+    }
+
+    /// Whether `ip` is everybody's on a network: on any, or on one that this host is in.
+    #[must_use]
+    pub fn is_broadcast(&self, ip: IpAddr) -> bool {
+        matches!(ip, IpAddr::V4(ip) if ip.is_broadcast() || self.host.broadcasts.contains(&ip))
     }
 
     /// An address that carries an IPv4 address is reached through a translator, so the embedded
@@ -179,6 +208,12 @@ impl Policy {
                 && (contains(&self.config.allow, ip) || !is_denied(ip))
                 && !self.host.addresses.contains(&ip)
         })
+    }
+
+    /// The machine's addresses have changed.
+    pub(super) fn set_own_addresses(&mut self, addresses: Vec<IpAddr>, broadcasts: Vec<Ipv4Addr>) {
+        self.host.addresses = addresses;
+        self.host.broadcasts = broadcasts;
     }
 
     /// Whether `address` is one of our own listeners.

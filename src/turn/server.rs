@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use ahash::RandomState;
-use rand::rngs::SmallRng;
+use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::Now;
@@ -48,7 +48,7 @@ pub struct Server {
     pub(super) events: VecDeque<Event>,
     authenticator: Authenticator,
     unauthenticated: SourceBuckets,
-    rng: SmallRng,
+    rng: StdRng,
 }
 
 /// The part of the configuration that is looked up while running.
@@ -86,7 +86,7 @@ impl Server {
     /// it from the operating system, or fix it to repeat a run.
     #[must_use]
     pub fn new(config: Config, host: policy::Host, seed: [u8; 32]) -> Self {
-        let mut rng = SmallRng::from_seed(seed);
+        let mut rng = StdRng::from_seed(seed);
         let mut word = || rng.next_u64();
         let hasher = RandomState::with_seeds(word(), word(), word(), word());
         let per_source = config.limits.unauthenticated_per_source;
@@ -163,6 +163,15 @@ impl Server {
     #[must_use]
     pub fn has_allocation(&self, client: &FiveTuple) -> bool {
         self.allocations.id_of_client(client).is_some()
+    }
+
+    /// Tells what addresses the machine has now: peers there are this machine.
+    pub fn set_own_addresses(
+        &mut self,
+        addresses: Vec<IpAddr>,
+        broadcasts: Vec<std::net::Ipv4Addr>,
+    ) {
+        self.policy.set_own_addresses(addresses, broadcasts);
     }
 
     /// Ends all allocations, for a server that stops.
@@ -298,9 +307,7 @@ impl Server {
     /// Whether a request from there may be answered at all.
     fn may_be_answered(&self, from: &FiveTuple) -> bool {
         let ip = from.client.ip();
-        let unicast = !ip.is_multicast()
-            && !ip.is_unspecified()
-            && !matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+        let unicast = !ip.is_multicast() && !ip.is_unspecified() && !self.policy.is_broadcast(ip);
         unicast
             && !UNANSWERED_PORTS.contains(&from.client.port())
             && !self.policy.is_endpoint(from.client)
@@ -376,7 +383,7 @@ impl Server {
         }
     }
 
-    /// Random bytes for what needs no secrecy.
+    /// Random bytes. Of a generator that cannot be run backwards: it has keyed the hash tables too.
     pub(super) fn random<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         self.rng.fill_bytes(&mut bytes);

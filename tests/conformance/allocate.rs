@@ -20,7 +20,7 @@ fn ask(attributes: &[Attr]) -> Parsed {
     reply
 }
 
-/// 8656-§7.2-14
+/// RFC 8656 §7.2
 #[test]
 fn allocate_success_has_relayed_address_lifetime_and_mapped_address() {
     let reply = ask(&[transport(17)]);
@@ -31,7 +31,7 @@ fn allocate_success_has_relayed_address_lifetime_and_mapped_address() {
     assert!(!reply.has(attr::TOKEN));
 }
 
-/// 8656-§6-1, 8656-§7.2-12
+/// RFC 8656 §6 and §7.2
 #[test]
 fn relayed_addresses_are_distinct_and_in_the_range() {
     let mut world = World::new();
@@ -43,7 +43,7 @@ fn relayed_addresses_are_distinct_and_in_the_range() {
     }
 }
 
-/// 8656-§7.2-2, abuse case 49
+/// RFC 8656 §7.2
 #[test]
 fn second_allocate_on_a_five_tuple_is_437() {
     let (mut world, mut client, _) = allocated();
@@ -53,7 +53,7 @@ fn second_allocate_on_a_five_tuple_is_437() {
     assert!(client.refresh(&mut world, 600).is_success());
 }
 
-/// 8656-§7.2-2: the transaction id of another user's request proves nothing
+/// RFC 8656 §7.2: the transaction id of another user's request proves nothing
 #[test]
 fn retransmission_by_another_user_is_437() {
     let mut world = World::new();
@@ -64,7 +64,7 @@ fn retransmission_by_another_user_is_437() {
     assert_eq!(bob.code(&mut world, ALLOCATE, &[transport(17)]), 437);
 }
 
-/// 8656-§7.2-3a, abuse case 27
+/// RFC 8656 §7.2
 #[test]
 fn allocate_without_requested_transport_is_400() {
     assert_eq!(code(&[]), 400);
@@ -73,7 +73,7 @@ fn allocate_without_requested_transport_is_400() {
     }
 }
 
-/// 8656-§7.2-3b; 6 until RFC 6062 is there
+/// RFC 8656 §7.2; 6 until RFC 6062 is there
 #[test]
 fn every_transport_but_udp_is_442() {
     for protocol in (0..=255).filter(|&protocol| protocol != 17) {
@@ -81,7 +81,7 @@ fn every_transport_but_udp_is_442() {
     }
 }
 
-/// 8656-§7.2-4
+/// RFC 8656 §7.2
 #[test]
 fn dont_fragment_is_420() {
     let reply = ask(&[transport(17), raw(attr::DONT_FRAGMENT, b"")]);
@@ -89,7 +89,7 @@ fn dont_fragment_is_420() {
     assert_eq!(code(&[transport(17), raw(attr::DONT_FRAGMENT, &[0; 4])]), 420);
 }
 
-/// 8656-§7.2-5a
+/// RFC 8656 §7.2
 #[test]
 fn reservation_token_with_even_port_or_a_family_is_400() {
     let token = raw(attr::TOKEN, &[1; 8]);
@@ -99,7 +99,7 @@ fn reservation_token_with_even_port_or_a_family_is_400() {
     }
 }
 
-/// 8656-§7.2-5b, abuse case 28
+/// RFC 8656 §7.2
 #[test]
 fn unknown_reservation_token_is_508_and_a_malformed_one_400() {
     assert_eq!(code(&[transport(17), raw(attr::TOKEN, &[1; 8])]), 508);
@@ -108,14 +108,14 @@ fn unknown_reservation_token_is_508_and_a_malformed_one_400() {
     }
 }
 
-/// 8656-§7.2-6
+/// RFC 8656 §7.2
 #[test]
 fn both_address_family_attributes_are_400() {
     assert_eq!(code(&[transport(17), family(1), raw(attr::AAF, &[2, 0, 0, 0])]), 400);
     assert_eq!(code(&[transport(17), family(2), raw(attr::AAF, &[1, 0, 0, 0])]), 400);
 }
 
-/// 8656-§7.2-7
+/// RFC 8656 §7.2
 #[test]
 fn requested_address_family_decides_the_relayed_address() {
     for (byte, relay) in [(1, RELAY_V4), (2, RELAY_V6)] {
@@ -124,7 +124,7 @@ fn requested_address_family_decides_the_relayed_address() {
     }
 }
 
-/// 8656-§7.2-7
+/// RFC 8656 §7.2
 #[test]
 fn family_that_does_not_exist_is_440() {
     for byte in [0, 3, 4, 6, 255] {
@@ -132,7 +132,7 @@ fn family_that_does_not_exist_is_440() {
     }
 }
 
-/// 8656-§7.2-7
+/// RFC 8656 §7.2
 #[test]
 fn family_that_the_server_does_not_relay_is_440() {
     for (only, present, absent) in [(RELAY_V4, 1, 2), (RELAY_V6, 2, 1)] {
@@ -146,14 +146,14 @@ fn family_that_the_server_does_not_relay_is_440() {
     }
 }
 
-/// 8656-§7.2-8a
+/// RFC 8656 §7.2
 #[test]
 fn even_port_with_reservation_and_an_additional_family_is_400() {
     let both = [transport(17), raw(attr::EVEN_PORT, &[0x80]), raw(attr::AAF, &[2, 0, 0, 0])];
     assert_eq!(code(&both), 400);
 }
 
-/// 8656-§7.2-8b
+/// RFC 8656 §7.2
 #[test]
 fn even_port_without_reservation_is_an_even_port_and_no_token() {
     for _ in 0..20 {
@@ -163,7 +163,7 @@ fn even_port_without_reservation_is_an_even_port_and_no_token() {
     }
 }
 
-/// 8656-§7.2-8a, until ports are reserved; abuse case 25
+/// RFC 8656 §7.2, until ports are reserved
 #[test]
 fn even_port_with_reservation_is_508_and_a_malformed_one_400() {
     assert_eq!(code(&[transport(17), raw(attr::EVEN_PORT, &[0x80])]), 508);
@@ -179,13 +179,13 @@ fn unsupported_family_is_440_even_with_an_even_port_that_cannot_be_had() {
     assert_eq!(code(&both), 440);
 }
 
-/// 8656-§7.2-9a
+/// RFC 8656 §7.2
 #[test]
 fn additional_address_family_ipv4_is_400() {
     assert_eq!(code(&[transport(17), raw(attr::AAF, &[1, 0, 0, 0])]), 400);
 }
 
-/// 8656-§7.2-7: a family that does not exist is not supported, but a value that is no family is
+/// RFC 8656 §7.2: a family that does not exist is not supported, but a value that is no family is
 /// malformed
 #[test]
 fn requested_address_family_of_another_length_is_400() {
@@ -194,14 +194,14 @@ fn requested_address_family_of_another_length_is_400() {
     }
 }
 
-/// 8656-§7.2-9, until dual allocations are there: an optional attribute that is not understood
+/// RFC 8656 §7.2, until dual allocations are there: an optional attribute that is not understood
 #[test]
 fn additional_address_family_alone_is_ignored() {
     let reply = ask(&[transport(17), raw(attr::AAF, &[2, 0, 0, 0])]);
     assert_eq!((reply.code(), reply.count(attr::XRA)), (0, 1));
 }
 
-/// 8656-§7.2-10: counted for the user, wherever it comes from
+/// RFC 8656 §7.2: counted for the user, wherever it comes from
 #[test]
 fn quota_is_486_for_the_user_and_not_for_the_address() {
     let mut world = World::with(|setup| setup.quota = 3);
@@ -215,7 +215,6 @@ fn quota_is_486_for_the_user_and_not_for_the_address() {
     Client::bob("198.51.100.4:4000").allocate(&mut world);
 }
 
-/// Abuse case 64
 #[test]
 fn quota_recovers_when_vanished_clients_expire() {
     let mut world = World::with(|setup| setup.quota = 1);
@@ -227,7 +226,7 @@ fn quota_recovers_when_vanished_clients_expire() {
     second.allocate(&mut world);
 }
 
-/// 8656-§7.2-13
+/// RFC 8656 §7.2
 #[test]
 fn lifetime_is_between_default_and_maximum() {
     assert_eq!(ask(&[transport(17)]).lifetime(), 600);
@@ -237,7 +236,6 @@ fn lifetime_is_between_default_and_maximum() {
     }
 }
 
-/// Abuse case 24
 #[test]
 fn lifetime_of_wrong_length_is_400() {
     for length in [0, 2, 3, 5, 8] {
@@ -245,7 +243,7 @@ fn lifetime_of_wrong_length_is_400() {
     }
 }
 
-/// 8656-§7.2-15
+/// RFC 8656 §7.2
 #[test]
 fn exhausted_ports_are_508_until_one_is_free() {
     let mut world = World::with(|setup| setup.host.relay_ports = 50_000..=50_009);
@@ -273,7 +271,7 @@ fn failed_bind_leaves_no_state() {
     }
 }
 
-/// 8656-§21.4-1
+/// RFC 8656 §21.4
 #[test]
 fn allocate_from_teredo_or_6to4_is_403() {
     for source in ["[2001:0:53aa:64c::1]:4000", "[2002:c633:6401::1]:4000"] {
@@ -284,7 +282,7 @@ fn allocate_from_teredo_or_6to4_is_403() {
     }
 }
 
-/// 8656-§5-4, §14: a client may be IPv6 where the relay is IPv4
+/// RFC 8656 §5 and §13: a client may be IPv6 where the relay is IPv4
 #[test]
 fn client_of_another_family_than_the_relay_is_served() {
     let mut world = World::new();

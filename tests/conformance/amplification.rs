@@ -1,9 +1,9 @@
-//! What an unauthenticated datagram can make the server send: SEC-AMP-1.
+//! What an unauthenticated datagram can make the server send.
 
 use crate::wire::{
     ALLOCATE, Attr, BINDING, CHANNEL_BIND, CREATE_PERMISSION, Msg, REFRESH, attr, raw,
 };
-use crate::world::{Client, World, five_tuple};
+use crate::world::{Client, REALM, World, five_tuple};
 
 /// Ethernet, IP and UDP headers in front of a datagram.
 fn headers(source: &str) -> usize {
@@ -12,18 +12,22 @@ fn headers(source: &str) -> usize {
 
 const SOURCES: [&str; 2] = ["198.51.100.1:4000", "[2a00:1450::1]:4000"];
 
+/// The longest that a configuration may have without a warning.
+const LONGEST_SHORT_REALM: &str = "twenty-bytes.example";
+
 /// Bytes on the wire that come back for each one sent.
-fn ratio(source: &str, packet: &[u8]) -> f64 {
-    let reply = World::new().deliver(five_tuple(source), packet).reply();
+fn ratio(realm: &str, source: &str, packet: &[u8]) -> f64 {
+    let mut world = World::with(|setup| setup.config.auth.realm = realm.into());
+    let reply = world.deliver(five_tuple(source), packet).reply();
     let headers = headers(source);
     (reply.bytes.len() + headers) as f64 / (packet.len() + headers) as f64
 }
 
-/// The smallest requests, for each unauthenticated answer there is.
-fn minimal(kind: u16) -> Vec<Vec<u8>> {
+/// The smallest requests, for each unauthenticated answer there is, with this for a realm.
+fn minimal(kind: u16, realm: &str) -> Vec<Vec<u8>> {
     let bare = || Msg::new(kind, [1; 12]);
     let credentials: [Attr; 3] =
-        [raw(attr::USERNAME, b""), raw(attr::REALM, b""), raw(attr::NONCE, b"")];
+        [raw(attr::USERNAME, b""), raw(attr::REALM, realm.as_bytes()), raw(attr::NONCE, b"")];
     vec![
         bare().finish(),
         bare().fingerprint().finish(),
@@ -36,11 +40,13 @@ fn minimal(kind: u16) -> Vec<Vec<u8>> {
 
 #[test]
 fn no_unauthenticated_answer_is_more_than_2_3_times_the_request() {
-    for source in SOURCES {
+    for (source, realm) in
+        SOURCES.into_iter().flat_map(|source| [REALM, LONGEST_SHORT_REALM].map(|it| (source, it)))
+    {
         for kind in [ALLOCATE, REFRESH, CREATE_PERMISSION, CHANNEL_BIND] {
-            for packet in minimal(kind) {
-                let ratio = ratio(source, &packet);
-                assert!(ratio <= 2.3, "{ratio} from {source}: {packet:02x?}");
+            for packet in ["", realm].into_iter().flat_map(|sent| minimal(kind, sent)) {
+                let ratio = ratio(realm, source, &packet);
+                assert!(ratio <= 2.3, "{ratio} from {source}, {realm}: {packet:02x?}");
             }
         }
     }
@@ -49,12 +55,12 @@ fn no_unauthenticated_answer_is_more_than_2_3_times_the_request() {
 #[test]
 fn binding_is_answered_with_at_most_1_3_times_the_request() {
     for source in SOURCES {
-        let mut packets = minimal(BINDING);
+        let mut packets = minimal(BINDING, "");
         packets.extend((1..40).map(|count| {
             (0..count).fold(Msg::new(BINDING, [1; 12]), |msg, n| msg.attr(0x7F00 + n, b"")).finish()
         }));
         for packet in packets {
-            let ratio = ratio(source, &packet);
+            let ratio = ratio(REALM, source, &packet);
             assert!(ratio <= 1.3, "{ratio} from {source}: {packet:02x?}");
         }
     }
@@ -72,8 +78,8 @@ fn wrong_password_is_answered_with_less_than_was_sent() {
     assert!(reply.bytes.len() <= request.len());
 }
 
-/// Abuse case 81: nothing in a request moves the answer elsewhere; there is no second address in
-/// a verdict, and these attributes are refused
+/// Nothing in a request moves the answer elsewhere: there is no second address in a verdict, and
+/// these attributes are refused.
 #[test]
 fn redirecting_attributes_are_420() {
     for kind in [0x0002, 0x0003, 0x0026, 0x0027] {

@@ -7,7 +7,7 @@ use crate::world::{Client, Delivery, PEER, PEER_V6, World, allocated, allocated_
 
 const OTHER: &str = "9.9.9.9:9000";
 
-/// 8656-§12.2-1
+/// RFC 8656 §12.2
 #[test]
 fn channel_bind_without_number_or_peer_is_400() {
     let (mut world, mut client, _) = allocated();
@@ -16,7 +16,7 @@ fn channel_bind_without_number_or_peer_is_400() {
     assert_eq!(client.code(&mut world, CHANNEL_BIND, &[]), 400);
 }
 
-/// 8656-§12.2-2
+/// RFC 8656 §12.2
 #[test]
 fn channel_number_outside_the_range_is_400() {
     let (mut world, mut client, _) = allocated();
@@ -27,7 +27,6 @@ fn channel_number_outside_the_range_is_400() {
     assert_eq!(client.bind(&mut world, 0x4FFF, OTHER), 0);
 }
 
-/// Abuse case 23
 #[test]
 fn channel_number_of_wrong_length_is_400() {
     let (mut world, mut client, _) = allocated();
@@ -37,7 +36,7 @@ fn channel_number_of_wrong_length_is_400() {
     }
 }
 
-/// 8656-§12.2-3, abuse case 55
+/// RFC 8656 §12.2
 #[test]
 fn half_of_a_bound_pair_cannot_be_bound_elsewhere() {
     let (mut world, mut client, _) = allocated();
@@ -52,7 +51,7 @@ fn half_of_a_bound_pair_cannot_be_bound_elsewhere() {
     assert_eq!(client.send(&mut world, OTHER, b"x").dropped(), DropReason::NoPermission);
 }
 
-/// 8656-§12.2-4
+/// RFC 8656 §12.2
 #[test]
 fn channel_to_another_family_is_443_and_to_a_forbidden_peer_403() {
     let (mut world, mut client, _) = allocated();
@@ -66,7 +65,7 @@ fn channel_to_another_family_is_443_and_to_a_forbidden_peer_403() {
     assert!(matches!(delivery, Delivery::Channel { number: 0x4000, .. }));
 }
 
-/// 8656-§12.2-5
+/// RFC 8656 §12.2
 #[test]
 fn channel_bind_installs_a_permission_of_300_seconds() {
     let (mut world, mut client, relay) = allocated();
@@ -84,7 +83,7 @@ fn channel_bind_installs_a_permission_of_300_seconds() {
     assert!(matches!(world.peer_sends(relay, PEER, b"x"), Delivery::Channel { .. }));
 }
 
-/// 8656-§12-1
+/// RFC 8656 §12
 #[test]
 fn channel_lives_exactly_600_seconds_whatever_flows() {
     let (mut world, mut client, relay) = allocated();
@@ -103,7 +102,7 @@ fn channel_lives_exactly_600_seconds_whatever_flows() {
     assert!(matches!(world.peer_sends(relay, PEER, b"x"), Delivery::Data { .. }));
 }
 
-/// 8656-§12-2, decided: accepted once the old binding has expired
+/// RFC 8656 §12, our choice: accepted once the old binding has expired
 #[test]
 fn expired_channel_can_be_bound_to_another_peer() {
     let (mut world, mut client, relay) = allocated();
@@ -120,7 +119,7 @@ fn expired_channel_can_be_bound_to_another_peer() {
     assert_eq!(client.bind(&mut world, 0x4001, PEER), 0, "the peer is free as well");
 }
 
-/// 8656-§12.5-1
+/// RFC 8656 §12.5
 #[test]
 fn channel_is_for_the_exact_transport_address() {
     let (mut world, mut client, relay) = allocated();
@@ -133,7 +132,7 @@ fn channel_is_for_the_exact_transport_address() {
     assert_eq!(delivery, Delivery::Data { client, peer, data: b"x".to_vec() });
 }
 
-/// 8656-§12.6-1
+/// RFC 8656 §12.6
 #[test]
 fn first_byte_outside_the_channels_is_silent() {
     let (mut world, client, _) = allocated();
@@ -144,7 +143,7 @@ fn first_byte_outside_the_channels_is_silent() {
     }
 }
 
-/// 8656-§12.6-2
+/// RFC 8656 §12.6
 #[test]
 fn channel_data_shorter_than_announced_is_silent_and_longer_is_cut() {
     let (mut world, mut client, _) = allocated();
@@ -158,7 +157,7 @@ fn channel_data_shorter_than_announced_is_silent_and_longer_is_cut() {
     assert_eq!(world.deliver(client.five, &packet).relayed().1, b"ab");
 }
 
-/// 8656-§12.6-3
+/// RFC 8656 §12.6
 #[test]
 fn unbound_channel_is_silent() {
     let (mut world, mut client, _) = allocated();
@@ -173,7 +172,7 @@ fn unbound_channel_is_silent() {
     stranger.is_served(&mut world);
 }
 
-/// 8656-§12.6-4
+/// RFC 8656 §12.6
 #[test]
 fn empty_channel_data_is_an_empty_datagram() {
     let (mut world, mut client, relay) = allocated();

@@ -24,7 +24,7 @@ fn peers(count: u32) -> Vec<wire::Attr> {
         .collect()
 }
 
-/// 8656-§10.2-5
+/// RFC 8656 §10.2
 #[test]
 fn permissions_beyond_the_cap_are_508() {
     let (mut world, mut client) = capped(3, 0);
@@ -38,7 +38,7 @@ fn permissions_beyond_the_cap_are_508() {
     assert_eq!(client.bind(&mut world, 0x4000, "8.8.8.3:1"), 0);
 }
 
-/// 8656-§10.2-5: expired permissions hold no place
+/// RFC 8656 §10.2: expired permissions hold no place
 #[test]
 fn expired_permissions_do_not_count() {
     let (mut world, mut client) = capped(2, 0);
@@ -49,7 +49,7 @@ fn expired_permissions_do_not_count() {
     assert_eq!(client.permit(&mut world, &["8.8.8.3:1", "8.8.8.4:1"]), 0);
 }
 
-/// 8656-§10.2: a request that finds no room refreshes nothing
+/// RFC 8656 §10.2: a request that finds no room refreshes nothing
 #[test]
 fn request_over_the_cap_is_atomic() {
     let (mut world, mut client) = capped(2, 0);
@@ -69,9 +69,9 @@ fn duplicate_peers_count_once() {
     assert_eq!(client.permit(&mut world, &["8.8.8.8:1", "8.8.8.8:2", "8.8.8.8:1"]), 0);
 }
 
-/// Abuse case 57: also all in one datagram, and again and again
+/// Also all in one datagram, and again and again
 #[test]
-fn ten_thousand_permissions_are_508_at_the_cap() {
+fn thousands_of_permissions_are_508_at_the_cap() {
     let (mut world, mut client) = capped(256, 256);
     for _ in 0..20 {
         assert_eq!(client.code(&mut world, CREATE_PERMISSION, &peers(5_000)), 508);
@@ -82,7 +82,6 @@ fn ten_thousand_permissions_are_508_at_the_cap() {
     assert_eq!(client.code(&mut world, CREATE_PERMISSION, &peers(2_000)), 0, "0 is no limit");
 }
 
-/// Abuse case 56
 #[test]
 fn channels_beyond_the_cap_are_508() {
     let (mut world, mut client) = capped(0, 3);
@@ -97,7 +96,7 @@ fn channels_beyond_the_cap_are_508() {
     assert_eq!(client.bind(&mut world, 0x4003, "8.8.8.8:4"), 0, "expired ones hold no place");
 }
 
-/// Abuse case 56: without a cap all 4,096 numbers can be bound, and no more
+/// Without a cap all 4,096 numbers can be bound, and no more
 #[test]
 fn all_channel_numbers_can_be_bound() {
     let (mut world, mut client) = capped(0, 0);
@@ -124,7 +123,7 @@ fn answered(world: &mut World, sources: &[&str], packet: &[u8], count: usize) ->
     answers
 }
 
-/// SEC-AMP-1, abuse case 82
+/// Who sends under other people's addresses gets little out of us for each of them.
 #[test]
 fn unauthenticated_replies_are_limited_for_each_source() {
     let packets = [
@@ -155,7 +154,7 @@ fn kinds_of_unauthenticated_replies_share_a_budget() {
     assert_eq!(answered(&mut world, &source, &allocate, 6), 4);
 }
 
-/// §3.3: an IPv6 host has a /64
+/// An IPv6 host has a /64.
 #[test]
 fn ipv6_source_is_its_64_bit_prefix() {
     let mut world = limited(10);

@@ -5,7 +5,7 @@ use hairpin::turn::{DropReason, Event};
 use crate::wire::{CREATE_PERMISSION, attr, peer, raw};
 use crate::world::{Client, Delivery, PEER, PEER_V6, World, allocated, allocated_v6};
 
-/// 8656-§9-1
+/// RFC 8656 §9
 #[test]
 fn permission_lives_exactly_300_seconds() {
     let (mut world, mut client, relay) = allocated();
@@ -21,7 +21,7 @@ fn permission_lives_exactly_300_seconds() {
     client.send(&mut world, PEER, b"x").relayed();
 }
 
-/// 8656-§9-1: CreatePermission starts the time anew
+/// RFC 8656 §9: CreatePermission starts the time anew
 #[test]
 fn permission_is_refreshed_by_create_permission() {
     let (mut world, mut client, _) = allocated();
@@ -32,7 +32,7 @@ fn permission_is_refreshed_by_create_permission() {
     client.send(&mut world, PEER, b"x").relayed();
 }
 
-/// 8656-§9-2
+/// RFC 8656 §9
 #[test]
 fn permission_covers_every_port_of_the_address() {
     let (mut world, mut client, relay) = allocated();
@@ -44,7 +44,7 @@ fn permission_covers_every_port_of_the_address() {
     }
 }
 
-/// 8656-§9-3
+/// RFC 8656 §9
 #[test]
 fn datagram_of_an_unpermitted_peer_is_dropped() {
     let (mut world, mut client, relay) = allocated();
@@ -56,7 +56,7 @@ fn datagram_of_an_unpermitted_peer_is_dropped() {
     assert_eq!(world.server.stats().dropped(DropReason::NoPermission), 4);
 }
 
-/// 8656-§9-4
+/// RFC 8656 §9
 #[test]
 fn permission_holds_for_one_allocation_only() {
     let (mut world, mut alice, _) = allocated();
@@ -68,7 +68,7 @@ fn permission_holds_for_one_allocation_only() {
     assert_eq!(bob.send(&mut world, PEER, b"x").dropped(), DropReason::NoPermission);
 }
 
-/// 8656-§9-4: also not for the next allocation of the same client
+/// RFC 8656 §9: also not for the next allocation of the same client
 #[test]
 fn permissions_end_with_their_allocation() {
     let (mut world, mut client, _) = allocated();
@@ -80,14 +80,14 @@ fn permissions_end_with_their_allocation() {
     assert_eq!(dropped, DropReason::ChannelUnbound);
 }
 
-/// 8656-§10.2-1
+/// RFC 8656 §10.2
 #[test]
 fn create_permission_without_a_peer_is_400() {
     let (mut world, mut client, _) = allocated();
     assert_eq!(client.code(&mut world, CREATE_PERMISSION, &[]), 400);
 }
 
-/// 8656-§10.2-1, abuse case 58
+/// RFC 8656 §10.2
 #[test]
 fn one_malformed_peer_leaves_none_permitted() {
     for bad in crate::stun::bad_addresses() {
@@ -103,7 +103,7 @@ fn one_malformed_peer_leaves_none_permitted() {
     }
 }
 
-/// 8656-§10.2-2
+/// RFC 8656 §10.2
 #[test]
 fn peer_of_another_family_is_443() {
     let (mut world, mut client, _) = allocated();
@@ -116,7 +116,7 @@ fn peer_of_another_family_is_443() {
     client.send(&mut world, PEER_V6, b"x").relayed();
 }
 
-/// 8656-§10.2-3, abuse case 58
+/// RFC 8656 §10.2
 #[test]
 fn one_forbidden_peer_leaves_none_permitted() {
     let (mut world, mut client, _) = allocated();
@@ -125,7 +125,7 @@ fn one_forbidden_peer_leaves_none_permitted() {
     assert_eq!(client.send(&mut world, "8.8.4.4:1", b"x").dropped(), DropReason::NoPermission);
 }
 
-/// 8656-§10.2-4
+/// RFC 8656 §10.2
 #[test]
 fn all_peers_of_a_request_are_permitted() {
     let (mut world, mut client, _) = allocated();
@@ -145,7 +145,7 @@ fn create_permission_ignores_the_port() {
     client.send(&mut world, PEER, b"x").relayed();
 }
 
-/// 8656-§10.2: a refused refresh takes nothing away either
+/// RFC 8656 §10.2: a refused refresh takes nothing away either
 #[test]
 fn refused_create_permission_keeps_what_there_was() {
     let mut world = World::new();

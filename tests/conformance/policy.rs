@@ -157,7 +157,7 @@ fn attempt(world: &mut World, client: &mut Client, peer: SocketAddr) -> [u16; 2]
     codes
 }
 
-/// §3.2: the matrix on CreatePermission, ChannelBind, Send and ChannelData
+/// The matrix on CreatePermission, ChannelBind, Send and ChannelData
 #[test]
 fn forbidden_peers_are_403_or_443_on_every_path() {
     let mut worlds = world_v4_and_v6(|_| {});
@@ -180,7 +180,6 @@ fn public_unicast_peers_are_allowed() {
     }
 }
 
-/// Abuse case 76
 #[test]
 fn port_0_of_a_peer_is_403_where_packets_would_go_there() {
     let [(mut world, mut client), _] = world_v4_and_v6(|_| {});
@@ -189,7 +188,6 @@ fn port_0_of_a_peer_is_403_where_packets_would_go_there() {
     assert_eq!(client.send(&mut world, "8.8.8.8:0", b"x").dropped(), DropReason::PeerForbidden);
 }
 
-/// Abuse case 73
 #[test]
 fn own_listeners_are_403() {
     let [(mut world, mut client), _] = world_v4_and_v6(|_| {});
@@ -198,7 +196,7 @@ fn own_listeners_are_403() {
     }
 }
 
-/// Abuse case 73: outside the relay range nothing of ours can be reached
+/// Outside the relay range nothing of ours can be reached
 #[test]
 fn own_relay_address_outside_the_relay_ports_is_403() {
     let [(mut world, mut client), _] = world_v4_and_v6(|_| {});
@@ -209,7 +207,7 @@ fn own_relay_address_outside_the_relay_ports_is_403() {
     }
 }
 
-/// Abuse case 74, §3.4: two clients of one server reach each other, and one reaches itself
+/// Two clients of one server reach each other, and one reaches itself
 #[test]
 fn own_relayed_addresses_are_allowed() {
     for (byte, (mut world, mut alice)) in (1..).zip(world_v4_and_v6(|_| {})) {
@@ -243,7 +241,7 @@ fn wildcard_listener_is_403_on_each_own_address() {
     assert_eq!(attempt(&mut world, &mut client, "10.1.2.4:3478".parse().unwrap()), [0; 2]);
 }
 
-/// Abuse case 72, and the order of deny, allow and the built-in list
+/// The order of deny, allow and the built-in list
 #[test]
 fn allow_opens_the_built_in_list_and_deny_wins_over_allow() {
     let change = |setup: &mut Setup| {
@@ -320,7 +318,7 @@ fn allow_opens_no_tunnels_and_no_ipv4_in_disguise() {
     }
 }
 
-/// §3.4: who is forbidden as a peer for being ourselves is no client either.
+/// Who is forbidden as a peer for being ourselves is no client either.
 #[test]
 fn own_listeners_are_no_clients() {
     let mut world = World::new();
@@ -376,7 +374,7 @@ fn encodings(v4: Ipv4Addr, filler: u16) -> Vec<Ipv6Addr> {
 }
 
 proptest! {
-    /// §3.2, also where the operator opened all of IPv6
+    /// Also where the operator opened all of IPv6
     #[test]
     fn no_encoding_of_a_forbidden_ipv4_address_passes(v4 in forbidden_v4(), filler: u16) {
         let peer = SocketAddr::new(IpAddr::V4(v4), 9000);

@@ -9,7 +9,7 @@ fn data(bytes: &[u8]) -> wire::Attr {
     raw(attr::DATA, bytes)
 }
 
-/// 8656-§11.2-1
+/// RFC 8656 §11.2
 #[test]
 fn send_without_peer_or_data_is_dropped() {
     let (mut world, mut client, _) = allocated();
@@ -23,7 +23,7 @@ fn send_without_peer_or_data_is_dropped() {
     }
 }
 
-/// 8656-§11.2-1
+/// RFC 8656 §11.2
 #[test]
 fn send_of_no_bytes_is_an_empty_datagram() {
     let (mut world, mut client, _) = allocated();
@@ -32,7 +32,7 @@ fn send_of_no_bytes_is_an_empty_datagram() {
     assert_eq!((to, bytes.len()), (PEER.parse().unwrap(), 0));
 }
 
-/// 8656-§11.2-2, until the DF bit can be set; and whatever else is not understood
+/// RFC 8656 §11.2, until the DF bit can be set; and whatever else is not understood
 #[test]
 fn send_with_attributes_not_understood_is_dropped() {
     let (mut world, mut client, _) = allocated();
@@ -46,7 +46,7 @@ fn send_with_attributes_not_understood_is_dropped() {
     client.indicate(&mut world, &optional).relayed();
 }
 
-/// 8656-§11.2-3, abuse case 59
+/// RFC 8656 §11.2
 #[test]
 fn send_needs_a_permission_and_never_refreshes_it() {
     let (mut world, mut client, _) = allocated();
@@ -61,7 +61,7 @@ fn send_needs_a_permission_and_never_refreshes_it() {
     assert_eq!(client.send(&mut world, PEER, b"x").dropped(), DropReason::NoPermission);
 }
 
-/// 8656-§9: incoming data refreshes nothing either
+/// RFC 8656 §9: incoming data refreshes nothing either
 #[test]
 fn incoming_data_does_not_refresh_the_permission() {
     let (mut world, mut client, relay) = allocated();
@@ -74,7 +74,7 @@ fn incoming_data_does_not_refresh_the_permission() {
     assert_eq!(delivery, Delivery::Dropped(DropReason::NoPermission));
 }
 
-/// 8656-§5-4
+/// RFC 8656 §5
 #[test]
 fn send_without_an_allocation_is_silent() {
     let mut world = World::new();
@@ -82,7 +82,7 @@ fn send_without_an_allocation_is_silent() {
     assert_eq!(client.send(&mut world, PEER, b"x").dropped(), DropReason::NoAllocation);
 }
 
-/// 8656-§11.2-4: asked on the data path, permission or not
+/// RFC 8656 §11.2: asked on the data path, permission or not
 #[test]
 fn send_to_a_forbidden_port_of_a_permitted_peer_is_dropped() {
     let (mut world, mut client, _) = allocated();
@@ -95,7 +95,7 @@ fn send_to_a_forbidden_port_of_a_permitted_peer_is_dropped() {
     client.send(&mut world, PEER, b"x").relayed();
 }
 
-/// 8656-§11.2-5: from the relayed address of the sender's allocation
+/// RFC 8656 §11.2: from the relayed address of the sender's allocation
 #[test]
 fn send_leaves_from_the_relayed_address() {
     let (mut world, mut client, relay) = allocated();
@@ -105,7 +105,7 @@ fn send_leaves_from_the_relayed_address() {
     assert_eq!(from, relay);
 }
 
-/// 8656-§11.3-1; the harness checks that there are no other attributes
+/// RFC 8656 §11.3; the harness checks that there are no other attributes
 #[test]
 fn data_indication_carries_source_and_data() {
     let (mut world, mut client, relay) = allocated();
@@ -118,7 +118,7 @@ fn data_indication_carries_source_and_data() {
     }
 }
 
-/// 8656-§11.3-1
+/// RFC 8656 §11.3
 #[test]
 fn data_indication_of_an_ipv6_peer() {
     let (mut world, mut client, relay) = allocated_v6();
@@ -128,7 +128,7 @@ fn data_indication_of_an_ipv6_peer() {
     assert_eq!(delivery, Delivery::Data { client, peer, data: b"abc".to_vec() });
 }
 
-/// 8656-§3.7-1, towards the peer
+/// RFC 8656 §3.7, towards the peer
 #[test]
 fn full_size_datagrams_are_relayed() {
     let (mut world, mut client, _) = allocated();
@@ -151,7 +151,7 @@ fn datagram_too_large_to_be_wrapped_is_dropped() {
     assert_eq!(delivery, Delivery::Dropped(DropReason::TooLarge));
 }
 
-/// 8489-§9-1, in an indication: nobody checks the integrity, but what is behind it is not seen
+/// RFC 8489 §9, in an indication: nobody checks the integrity, but what is behind it is not seen
 #[test]
 fn attributes_behind_an_integrity_do_not_count_in_send_either() {
     let (mut world, mut client, _) = allocated();

@@ -3,7 +3,7 @@
 use hairpin::turn::DropReason;
 
 use crate::wire::{self, ALLOCATE, BINDING, Msg, REFRESH, attr, peer, raw};
-use crate::world::{Client, Outcome, PEER, World, allocated, five_tuple};
+use crate::world::{Client, Mode, Outcome, PEER, World, allocated, five_tuple};
 
 const ID: wire::Txid = *b"0123456789ab";
 
@@ -23,7 +23,7 @@ fn is_silent(packet: &[u8]) {
     deliver(packet).dropped();
 }
 
-/// 8489-§5-1
+/// RFC 8489 §5
 #[test]
 fn first_two_bits_of_a_message_are_zero() {
     for bits in [0x40, 0x80, 0xC0] {
@@ -33,7 +33,7 @@ fn first_two_bits_of_a_message_are_zero() {
     }
 }
 
-/// 8489-§5-2, 3489-2
+/// RFC 8489 §5, RFC 3489
 #[test]
 fn wrong_magic_cookie_is_silent() {
     for bit in 0..32 {
@@ -43,7 +43,22 @@ fn wrong_magic_cookie_is_silent() {
     }
 }
 
-/// 8489-§5-3
+/// RFC 3489 clients have 16 random bytes there; what they ask in TURN drafts is not known here.
+#[test]
+fn classic_allocate_is_silent() {
+    let (mut world, mut client, _) = allocated();
+    for kind in [ALLOCATE, REFRESH] {
+        let mut packet = Msg::new(kind, ID).add(&[wire::transport(17)]).finish();
+        packet[4..8].copy_from_slice(b"\x9e\x37\x79\xb9");
+        is_silent(&packet);
+        let mut signed = client.request(kind, &[wire::transport(17), wire::lifetime(0)]);
+        signed[4..8].copy_from_slice(b"\x9e\x37\x79\xb9");
+        world.deliver(client.five, &signed).dropped();
+    }
+    assert_eq!(world.server.allocations(), 1);
+}
+
+/// RFC 8489 §5
 #[test]
 fn length_that_is_not_a_multiple_of_four_is_silent() {
     for length in [1_u8, 2, 3, 5, 6, 7] {
@@ -54,7 +69,7 @@ fn length_that_is_not_a_multiple_of_four_is_silent() {
     }
 }
 
-/// 8489-§5-4
+/// RFC 8489 §5
 #[test]
 fn transaction_id_is_echoed() {
     let mut world = World::new();
@@ -67,7 +82,7 @@ fn transaction_id_is_echoed() {
     }
 }
 
-/// 8489-§5-5
+/// RFC 8489 §5
 #[test]
 fn length_must_fill_the_datagram_exactly() {
     let mut longer = binding().finish();
@@ -78,7 +93,7 @@ fn length_must_fill_the_datagram_exactly() {
     is_silent(&shorter);
 }
 
-/// 8489-§6.1-1
+/// RFC 8489 §6.1
 #[test]
 fn largest_responses_stay_below_548_bytes() {
     let realm = "r".repeat(127);
@@ -95,7 +110,31 @@ fn largest_responses_stay_below_548_bytes() {
     client.is_served(&mut world);
 }
 
-/// 8489-§6.3-1
+/// RFC 8489 §6.1, for challenges: the longest realm of a configuration, and all that can go along
+#[test]
+fn largest_challenges_stay_below_548_bytes() {
+    for realm in ["r".repeat(127), "é".repeat(63)] {
+        let mut world = World::with(|setup| {
+            setup.config.auth.realm = realm.clone();
+            setup.config.software = Some("s".repeat(128));
+        });
+        let mut client = Client::at("198.51.100.1:4000").mode(Mode::Sha256);
+        client.fingerprint = true;
+        client.greet(&mut world);
+        world.pass_secs(3600);
+        let stale = client.request(REFRESH, &[]);
+        let bare = Msg::new(ALLOCATE, ID).fingerprint().finish();
+        let fresh = World::with(|setup| setup.config.auth.realm = realm.clone());
+        for (mut world, packet, code) in [(fresh, bare, 401), (world, stale, 438)] {
+            let reply = world.deliver(client.five, &packet).reply();
+            assert_eq!((reply.code(), reply.text(attr::REALM)), (code, realm.clone()));
+            assert!(reply.has(attr::FINGERPRINT) && reply.has(attr::PAS));
+            assert!(reply.bytes.len() < 548, "{} bytes", reply.bytes.len());
+        }
+    }
+}
+
+/// RFC 8489 §6.3
 #[test]
 fn class_that_the_method_does_not_have_is_silent() {
     for kind in [0x0013, 0x0014, 0x0018, 0x0019, 0x0006, 0x0007, 0x0017, 0x001C, 0x000C] {
@@ -103,7 +142,7 @@ fn class_that_the_method_does_not_have_is_silent() {
     }
 }
 
-/// 8489-§6.3-2
+/// RFC 8489 §6.3
 #[test]
 fn responses_are_silent() {
     for kind in [0x0101, 0x0111, 0x0103, 0x0113, 0x0104, 0x0118, 0x0109] {
@@ -111,7 +150,7 @@ fn responses_are_silent() {
     }
 }
 
-/// 8489-§6.3-3, and Connect and ConnectionBind until RFC 6062 is there
+/// RFC 8489 §6.3, and Connect and ConnectionBind until RFC 6062 is there
 #[test]
 fn unknown_method_is_silent() {
     for method in [0x0000, 0x0002, 0x0005, 0x000A, 0x000B, 0x00EF, 0x02EF] {
@@ -120,7 +159,7 @@ fn unknown_method_is_silent() {
     assert_eq!(deliver(&Msg::new(0x3EEF, ID).finish()).dropped(), DropReason::Demux);
 }
 
-/// 8489-§6.3-4
+/// RFC 8489 §6.3
 #[test]
 fn unknown_comprehension_optional_attribute_is_ignored() {
     for kind in [0xFFFE, 0x8000, 0x8030, 0xC057, 0x802F] {
@@ -128,7 +167,7 @@ fn unknown_comprehension_optional_attribute_is_ignored() {
     }
 }
 
-/// 8489-§6.3-5
+/// RFC 8489 §6.3
 #[test]
 fn known_but_unexpected_attributes_are_ignored() {
     let packet = binding()
@@ -143,7 +182,7 @@ fn known_but_unexpected_attributes_are_ignored() {
     assert!(deliver(&packet).reply().is_success());
 }
 
-/// 8489-§6.3.1-1
+/// RFC 8489 §6.3.1
 #[test]
 fn unknown_comprehension_required_attributes_are_420_and_listed() {
     let packet = binding().attr(0x7F00, b"abcde").attr(0xFFFE, b"x").attr(0x7F02, b"").finish();
@@ -152,7 +191,7 @@ fn unknown_comprehension_required_attributes_are_420_and_listed() {
     assert_eq!(reply.unknown(), [0x7F00, 0x7F02]);
 }
 
-/// 8489-§6.3.1-1, 5766-d6: reserved ones, those of RFC 3489, RFC 5780 and RFC 7635
+/// RFC 8489 §6.3.1, RFC 5766: reserved ones, those of RFC 3489, RFC 5780 and RFC 7635
 #[test]
 fn attributes_of_what_is_not_offered_are_420() {
     for kind in [
@@ -164,7 +203,7 @@ fn attributes_of_what_is_not_offered_are_420() {
     }
 }
 
-/// 8489-§6.3.1-2
+/// RFC 8489 §6.3.1
 #[test]
 fn list_of_unknown_attributes_is_capped() {
     let many = (0..300).fold(binding(), |msg, n| msg.attr(0x7000 + n, b""));
@@ -175,7 +214,7 @@ fn list_of_unknown_attributes_is_capped() {
     assert_eq!(reply.unknown().len(), 16);
 }
 
-/// 8489-§6.3.1-3
+/// RFC 8489 §6.3.1
 #[test]
 fn authentication_comes_before_unknown_attributes() {
     let bare = Msg::new(ALLOCATE, ID).attr(0x7F00, b"").finish();
@@ -185,7 +224,7 @@ fn authentication_comes_before_unknown_attributes() {
     assert_eq!((reply.code(), reply.has(attr::MI)), (420, true));
 }
 
-/// 8489-§6.3.1-4
+/// RFC 8489 §6.3.1
 #[test]
 fn retransmitted_requests_get_the_same_answer() {
     let mut world = World::new();
@@ -208,7 +247,7 @@ fn retransmitted_requests_get_the_same_answer() {
     assert_eq!(world.server.stats().allocations_opened, 1);
 }
 
-/// 8489-§6.3.1-4: LIFETIME counts down, the rest stays
+/// RFC 8489 §6.3.1: LIFETIME counts down, the rest stays
 #[test]
 fn late_retransmission_of_allocate_gets_the_same_relayed_address() {
     let mut world = World::new();
@@ -225,7 +264,7 @@ fn late_retransmission_of_allocate_gets_the_same_relayed_address() {
     assert_eq!(again.lifetime(), 570, "a started second counts");
 }
 
-/// 8489-§6.3.1.1-2
+/// RFC 8489 §6.3.1.1
 #[test]
 fn binding_success_carries_the_source_address() {
     let mut world = World::new();
@@ -234,7 +273,7 @@ fn binding_success_carries_the_source_address() {
     }
 }
 
-/// 8489-§6.3.1.1-3
+/// RFC 8489 §6.3.1.1
 #[test]
 fn software_is_sent_only_where_configured() {
     assert!(!deliver(&binding().finish()).reply().has(attr::SOFTWARE));
@@ -244,16 +283,22 @@ fn software_is_sent_only_where_configured() {
     let bare = Msg::new(ALLOCATE, ID).finish();
     let challenge = world.deliver(five_tuple("198.51.100.1:4000"), &bare).reply();
     assert!(!challenge.has(attr::SOFTWARE));
+    let mut client = Client::at("198.51.100.1:4000");
+    for (kind, attribute) in [(ALLOCATE, wire::transport(17)), (REFRESH, wire::lifetime(600))] {
+        let reply = client.ask(&mut world, kind, &[attribute]);
+        assert_eq!((reply.code(), &reply.text(attr::SOFTWARE)[..]), (0, "hairpin"));
+        assert!(reply.verifies(attr::MI, &client.key()), "in front of the integrity");
+    }
 }
 
-/// 8489-§6.3.2-1
+/// RFC 8489 §6.3.2
 #[test]
 fn indications_are_not_answered() {
     is_silent(&Msg::new(0x0011, ID).finish());
     is_silent(&Msg::new(0x0011, ID).attr(0x7F00, b"").finish());
 }
 
-/// 8489-§7-1
+/// RFC 8489 §7
 #[test]
 fn fingerprint_is_not_required_but_must_be_right() {
     assert!(!deliver(&binding().finish()).reply().has(attr::FINGERPRINT));
@@ -269,14 +314,14 @@ fn fingerprint_is_not_required_but_must_be_right() {
     is_silent(&binding().attr(attr::FINGERPRINT, &[0; 8]).finish());
 }
 
-/// 8489-§14.7
+/// RFC 8489 §14.7
 #[test]
 fn fingerprint_that_is_not_last_is_silent() {
     is_silent(&binding().fingerprint().attr(0x8022, b"").finish());
     is_silent(&binding().fingerprint().fingerprint().finish());
 }
 
-/// 8489-§9-1
+/// RFC 8489 §9
 #[test]
 fn lifetime_behind_integrity_is_ignored() {
     let (mut world, mut client, _) = allocated();
@@ -291,7 +336,7 @@ fn lifetime_behind_integrity_is_ignored() {
     assert_eq!(world.server.allocations(), 1);
 }
 
-/// 8489-§9-1
+/// RFC 8489 §9
 #[test]
 fn peer_behind_integrity_gets_no_permission() {
     let (mut world, mut client, _) = allocated();
@@ -306,7 +351,7 @@ fn peer_behind_integrity_gets_no_permission() {
     client.send(&mut world, PEER, b"x").relayed();
 }
 
-/// 8489-§9-1: between the two integrities nothing counts either
+/// RFC 8489 §9: between the two integrities nothing counts either
 #[test]
 fn attributes_between_the_integrities_are_ignored() {
     let (mut world, mut client, _) = allocated();
@@ -320,14 +365,14 @@ fn attributes_between_the_integrities_are_ignored() {
     assert_eq!(world.deliver(client.five, &packet).reply().lifetime(), 700);
 }
 
-/// 8489-§12-1
+/// RFC 8489 §12
 #[test]
 fn binding_needs_no_credentials_and_asks_for_none() {
     let packet = binding().attr(attr::USERNAME, b"nobody").mi(b"no key").finish();
     assert!(deliver(&packet).reply().is_success());
 }
 
-/// 8489-§14-1: the harness checks the other half, that ours is zero
+/// RFC 8489 §14: the harness checks the other half, that ours is zero
 #[test]
 fn padding_is_ignored_on_receipt() {
     let packet = binding().attr_padded(attr::SOFTWARE, b"abcde", 0x20).fingerprint().finish();
@@ -344,7 +389,7 @@ fn padding_is_ignored_on_receipt() {
     assert!(world.deliver(client.five, &packet).reply().is_success());
 }
 
-/// 8489-§14-2
+/// RFC 8489 §14
 #[test]
 fn of_duplicates_the_first_counts() {
     let (mut world, mut client, _) = allocated();
@@ -360,7 +405,7 @@ fn of_duplicates_the_first_counts() {
     assert!(world.deliver(client.five, &packet).reply().is_success());
 }
 
-/// 8489-§14.1-1, for each attribute value that is no address
+/// RFC 8489 §14.1, for each attribute value that is no address
 #[test]
 fn peer_address_of_wrong_family_or_length_is_400_or_dropped() {
     let (mut world, mut client, _) = allocated();
@@ -378,7 +423,7 @@ fn peer_address_of_wrong_family_or_length_is_400_or_dropped() {
     }
 }
 
-/// 8489-§14.1-1
+/// RFC 8489 §14.1
 #[test]
 fn first_byte_of_an_address_is_ignored() {
     let (mut world, mut client, _) = allocated();

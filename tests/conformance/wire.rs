@@ -122,6 +122,11 @@ impl Msg {
         self.attr(attr::FINGERPRINT, &value)
     }
 
+    /// What an integrity covers that makes the header count `more` bytes.
+    pub(crate) fn covered(&self, more: usize) -> Vec<u8> {
+        with_length(&self.bytes, more)
+    }
+
     /// The bytes, with a true length.
     pub(crate) fn finish(self) -> Vec<u8> {
         with_length(&self.bytes, 0)
@@ -323,7 +328,7 @@ pub(crate) fn hmac_sha1(key: &[u8], bytes: &[u8]) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-fn hmac_sha256(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn hmac_sha256(key: &[u8], bytes: &[u8]) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
     mac.update(bytes);
     mac.finalize().into_bytes().to_vec()

@@ -307,7 +307,7 @@ impl World {
         let asked = u16::from_be_bytes([request[0], request[1]]);
         stun_types::message::Message::from_bytes(&reply.bytes).expect("stun-types reads it");
         assert!(reply.bytes.len() < 548, "{} bytes", reply.bytes.len());
-        assert_eq!(reply.id, request[8..20], "8489-§5-4: the transaction id is echoed");
+        assert_eq!(reply.id, request[8..20], "RFC 8489 §5: the transaction id is echoed");
         assert_eq!(reply.kind & !0x0110, asked, "the method is echoed");
         assert!(reply.kind & 0x0100 != 0, "a response");
         assert_eq!(reply.count(attr::ERROR_CODE), usize::from(!reply.is_success()));

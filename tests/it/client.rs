@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha1::Sha1;
@@ -196,6 +198,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub(crate) struct Client {
     wire: Wire,
     user: String,
+    password: String,
     realm: Vec<u8>,
     nonce: Option<Vec<u8>>,
     relayed: Option<SocketAddr>,
@@ -230,6 +233,7 @@ impl Client {
         Self {
             wire,
             user: "alice".into(),
+            password: "secret".into(),
             realm: Vec::new(),
             nonce: None,
             relayed: None,
@@ -239,6 +243,13 @@ impl Client {
 
     pub(crate) fn user(mut self, name: &str) -> Self {
         self.user = name.into();
+        self
+    }
+
+    /// The same user, with what a web service that knows `shared_secret` mints.
+    pub(crate) fn until(mut self, expires_unix_secs: u64, shared_secret: &str) -> Self {
+        self.user = format!("{expires_unix_secs}:{}", self.user);
+        self.password = STANDARD.encode(sign(shared_secret.as_bytes(), self.user.as_bytes()));
         self
     }
 
@@ -260,7 +271,7 @@ impl Client {
 
     fn key(&self) -> [u8; 16] {
         let mut hash = Md5::new();
-        for part in [self.user.as_bytes(), b":", &self.realm, b":secret"] {
+        for part in [self.user.as_bytes(), b":", &self.realm, b":", self.password.as_bytes()] {
             hash.update(part);
         }
         hash.finalize().into()
@@ -438,6 +449,11 @@ impl Client {
         self.send_raw(&message).await;
     }
 
+    /// What peers sent before the last answer arrived, and nobody has asked for.
+    pub(crate) fn take_waiting(&mut self) -> Vec<Received> {
+        self.waiting.drain(..).collect()
+    }
+
     /// The next thing a peer sent.
     pub(crate) async fn recv(&mut self) -> Received {
         if let Some(received) = self.waiting.pop_front() {
@@ -519,6 +535,11 @@ impl Peer {
 
     pub(crate) async fn send(&self, to: SocketAddr, data: &[u8]) {
         self.0.send_to(data, to).await.unwrap();
+    }
+
+    /// The socket, which does not block, for use on another thread.
+    pub(crate) fn into_std(self) -> std::net::UdpSocket {
+        self.0.into_std().unwrap()
     }
 
     /// The next datagram and its source.

@@ -1,7 +1,10 @@
 //! What ends by itself or on request, and what is left of it: nothing.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hairpin::config::Config;
@@ -100,6 +103,97 @@ async fn deleted_allocation_is_gone_when_the_response_arrives() {
         assert!(is_refused(&probe), "the port is closed at once");
         assert_eq!(client.permit(peer.address()).await, 437);
         assert_baseline(&server).await;
+    }
+}
+
+/// One port, two owners in turn, and a peer of the first that never stops sending to it.
+#[tokio::test]
+async fn next_owner_of_a_port_hears_only_whom_it_permits() {
+    const ROUNDS: usize = 1_000;
+    let server = start(8, |config| {
+        config.net.relay_ports = 20_000..=20_000;
+        config.turn.limits.unauthenticated_per_source = 0;
+    });
+    let ip = server.turn().ip();
+    // Permissions are for addresses, so these are two.
+    let (noise, wanted) = (Noise::start(ip, SocketAddr::new(ip, 20_000)), Peer::at(loopback(3, 9)));
+    let mut heard = 0;
+    for round in 0..ROUNDS {
+        let mut first = Client::new(server.turn());
+        assert_eq!(first.allocate().await, 200);
+        assert_eq!(first.bind(0x4000, noise.address()).await, 200);
+        first.send_channel(0x4000, b"in time").await;
+        if round % 2 == 0 {
+            // Between two of its datagrams, or before the first of them.
+            first.recv().await;
+        }
+        assert_eq!(first.refresh(0).await, 200);
+        heard += first.take_waiting().len();
+
+        let mut next = Client::new(server.turn()).user("bob");
+        assert_eq!(next.allocate().await, 200);
+        first.send_channel(0x4000, b"too late").await;
+        assert_eq!(next.permit(wanted.address()).await, 200);
+        wanted.send(next.relayed(), b"welcome").await;
+        let welcome = Received::Data(wanted.address(), b"welcome".to_vec());
+        assert_eq!(next.recv().await, welcome, "round {round}");
+        // The answer leaves after all that the relay has passed on.
+        assert_eq!(next.refresh(0).await, 200);
+        assert_eq!(next.take_waiting(), [], "round {round}");
+        assert!(noise.told().iter().all(|told| told == "in time"), "round {round}");
+    }
+    assert!(heard > 0, "the noise does get through to whom it is meant for");
+    assert!(server.dropped("no_permission").await > 0.0, "and is there for the other");
+    noise.stop();
+    assert_eq!(server.dropped("panic").await, 0.0);
+    assert_baseline(&server).await;
+}
+
+/// A peer that sends without end, from a thread of its own.
+struct Noise {
+    socket: UdpSocket,
+    stopped: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Noise {
+    fn start(ip: IpAddr, to: SocketAddr) -> Self {
+        /// Minutes; a test that fails must not leave it behind.
+        const DATAGRAMS: usize = 1_000_000;
+        let socket = Peer::at(ip).into_std();
+        let sender = socket.try_clone().unwrap();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopped);
+        let thread = std::thread::spawn(move || {
+            for _ in 0..DATAGRAMS {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                // Nobody is there between two owners.
+                let _ = sender.send_to(b"noise", to);
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+        Self { socket, stopped, thread }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
+    }
+
+    /// What it has been told since it was asked last.
+    fn told(&self) -> Vec<String> {
+        let mut buffer = [0; 100];
+        std::iter::from_fn(|| {
+            self.socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec())
+        })
+        .map(|told| String::from_utf8(told).unwrap())
+        .collect()
+    }
+
+    fn stop(self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
     }
 }
 

@@ -10,6 +10,12 @@ use super::client::{Client, DEADLINE, Peer, binding_request};
 use super::common::{TestServer, scrape};
 use super::relay::loopback;
 
+const SHARED_SECRET: &str = "a-secret-of-at-least-thirty-two-bytes";
+/// When time-limited credentials end, in seconds since 1970.
+const FAR_FUTURE: u64 = 4_000_000_000;
+/// Bytes per second.
+const CAP: u64 = 50_000;
+
 /// A server at an address of the test's own.
 fn start(fourth: u8, change: impl FnOnce(&mut Config)) -> TestServer {
     TestServer::start(|config| {
@@ -43,6 +49,26 @@ async fn quota_is_the_users_wherever_the_clients_are() {
     let metrics = scrape(server.http()).await;
     assert_eq!(metrics.get(r#"hairpin_allocation_errors_total{code="486"}"#), 13.0);
     assert_eq!(metrics.sum("hairpin_allocations"), 5.0);
+}
+
+/// Each credential has a name of its own, with its expiry in it; the account behind is the same.
+#[tokio::test]
+async fn time_limited_credentials_of_one_user_share_a_quota() {
+    let server = start(8, |config| {
+        config.net.allocations_per_user = 2;
+        config.turn.auth.secrets = vec![SHARED_SECRET.into()];
+    });
+    let login = |user, expiry| Client::new(server.turn()).user(user).until(expiry, SHARED_SECRET);
+    let mut first = login("alice", FAR_FUTURE);
+    let mut second = login("alice", FAR_FUTURE + 1);
+    let mut third = login("alice", FAR_FUTURE + 2);
+    assert_eq!(first.allocate().await, 200);
+    assert_eq!(second.allocate().await, 200);
+    assert_eq!(third.allocate().await, 486);
+    assert_eq!(login("bob", FAR_FUTURE).allocate().await, 200);
+    assert_eq!(first.refresh(0).await, 200);
+    assert_eq!(third.allocate().await, 200);
+    assert_eq!(login("alice", FAR_FUTURE).allocate().await, 486);
 }
 
 #[tokio::test]
@@ -80,6 +106,27 @@ async fn last_relay_port_is_given_and_given_again() {
         assert_eq!(next.allocate().await, 200);
         assert_eq!(next.relayed().port(), port);
         clients.push(next);
+    }
+    assert_eq!(Client::new(server.turn()).allocate().await, 508);
+}
+
+/// RFC 8656 §7.2, EVEN-PORT with R = 0
+#[tokio::test]
+async fn even_ports_are_even_and_all_come_back() {
+    const EVEN_PORT: u16 = 0x018;
+    let server = start(9, |config| config.net.relay_ports = 20_000..=20_019);
+    let mut client = Client::new(server.turn());
+    for _ in 0..50 {
+        assert_eq!(client.allocate_with(&[(EVEN_PORT, vec![0])]).await.code(), 200);
+        let port = client.relayed().port();
+        assert!((20_000..=20_019).contains(&port) && port.is_multiple_of(2), "{port}");
+        assert_eq!(client.refresh(0).await, 200);
+    }
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::new(server.turn());
+        assert_eq!(client.allocate().await, 200);
+        clients.push(client);
     }
     assert_eq!(Client::new(server.turn()).allocate().await, 508);
 }
@@ -147,15 +194,27 @@ async fn source_that_proves_nothing_is_answered_so_many_times_a_second() {
 
 #[tokio::test]
 async fn flood_of_one_user_is_cut_to_its_bandwidth() {
-    const CAP: u64 = 50_000;
-    const DATAGRAM: usize = 1_000;
     let server = start(7, |config| config.net.user_bandwidth = CAP);
-    let mut clients = [
-        Client::new(server.turn()),
-        Client::new(server.turn()),
-        Client::new(server.turn()).user("bob"),
-    ];
-    let (target, quiet) = (Peer::at(loopback(4, 7)), Peer::at(loopback(4, 7)));
+    let clients = ["alice", "alice", "bob"].map(|user| Client::new(server.turn()).user(user));
+    flood_of_the_first_two_is_cut(&server, clients).await;
+}
+
+#[tokio::test]
+async fn time_limited_credentials_of_one_user_share_a_bandwidth() {
+    let server = start(10, |config| {
+        config.net.user_bandwidth = CAP;
+        config.turn.auth.secrets = vec![SHARED_SECRET.into()];
+    });
+    let clients = [("alice", FAR_FUTURE), ("alice", FAR_FUTURE + 1), ("bob", FAR_FUTURE)]
+        .map(|(user, until)| Client::new(server.turn()).user(user).until(until, SHARED_SECRET));
+    flood_of_the_first_two_is_cut(&server, clients).await;
+}
+
+/// The first two are one user, the third another.
+async fn flood_of_the_first_two_is_cut(server: &TestServer, mut clients: [Client; 3]) {
+    const DATAGRAM: usize = 1_000;
+    let ip = server.turn().ip();
+    let (target, quiet) = (Peer::at(ip), Peer::at(ip));
     for client in &mut clients {
         assert_eq!(client.allocate().await, 200);
         assert_eq!(client.permit(target.address()).await, 200);

@@ -1,6 +1,6 @@
 //! The command line: what it prints, and how it exits.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
@@ -45,9 +45,45 @@ fn dev_server_is_not_ready_where_another_one_runs() {
     let first = Process::spawn(hairpin().args(["serve", "--dev"]));
     first.stdout().wait_for("Metrics:", 1);
     let ended = run(hairpin().args(["serve", "--dev"]));
-    assert_refused(&ended, "127.0.0.1:8080");
+    assert_refused(&ended, "127.0.0.1:3478");
+    let holder = format!("; hairpin (process {}) holds it", first.pid());
+    assert!(ended.stderr.iter().any(|line| line.ends_with(&holder)), "{ended:?}");
     first.signal("INT");
     assert_eq!(first.wait().stdout, READY);
+}
+
+/// Many tools want 8080; what the banner says is where the pages are.
+#[test]
+fn dev_server_takes_another_http_port_where_8080_is_taken() {
+    let _lock = dev_ports();
+    let _taken = TcpListener::bind("127.0.0.1:8080").unwrap();
+    let process = Process::spawn(hairpin().args(["serve", "--dev"]));
+    let line = process.stdout().wait_for("Metrics:", 1).remove(0);
+    let url = line.strip_prefix("Metrics: http://").unwrap();
+    let http: SocketAddr = url.strip_suffix("/metrics").unwrap().parse().unwrap();
+    assert_ne!(http.port(), 8080);
+    TcpStream::connect(http).expect("somebody answers there");
+    process.signal("TERM");
+    assert!(process.wait().status.success());
+}
+
+#[test]
+fn credentials_need_a_host_that_clients_can_reach() {
+    let wildcard = Settings { listen: "[\"0.0.0.0:3478\"]", ..Settings::default() };
+    let config = ConfigFile::new(&wildcard.toml());
+    let credentials = |options: &[&str]| {
+        let mut hairpin = hairpin();
+        hairpin.env("HAIRPIN_AUTH_SECRET", SECRET).args(["credentials", "--user", "alice"]);
+        run(hairpin.arg("--config").arg(config.path()).args(options))
+    };
+    let ended = credentials(&[]);
+    assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""));
+    let [only] = ended.stderr.as_slice() else { panic!("one line: {ended:?}") };
+    assert!(only.starts_with("error: --host is needed"), "{only}");
+    for host in ["https://x", "a b", "x:3478", ""] {
+        let ended = credentials(&["--host", host]);
+        assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(2), ""), "{host}");
+    }
 }
 
 #[test]
@@ -71,6 +107,17 @@ fn a_udp_port_that_another_process_would_share_is_refused() {
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     assert_refused(&serve_on(address), &address.to_string());
+}
+
+/// The file is in order; what it asks for is not to be had here.
+#[test]
+fn a_relay_address_of_another_machine_is_refused() {
+    for address in ["8.8.8.8", "2001:4860:4860::8888"] {
+        let toml = Settings::default().toml();
+        let toml = toml.replace("[relay]", &format!("[relay]\naddresses = [\"{address}\"]"));
+        let config = ConfigFile::new(&toml);
+        assert_refused(&serve(&config.path()), &format!("cannot relay from {address}: "));
+    }
 }
 
 #[test]
@@ -156,6 +203,36 @@ fn check_explains_a_good_configuration_in_text_and_json() {
     for shown in [text.stdout, json.to_string()] {
         assert!(!shown.contains("wonderland"), "no password: {shown}");
     }
+}
+
+/// A script that reads JSON must not have to read English elsewhere.
+#[test]
+fn check_tells_in_json_too_what_is_wrong() {
+    let config = ConfigFile::new("realn = \"test\"");
+    let ended = run(hairpin().args(["check", "--json", "--config"]).arg(config.path()));
+    assert_eq!(ended.status.code(), Some(1));
+    let json: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let error = json["error"].as_str().unwrap();
+    assert!(error.starts_with(&format!("{}:1: realn: ", config.path().display())), "{error}");
+    assert_eq!(ended.stderr, [format!("error: {error}")]);
+}
+
+/// What a wildcard comes down to is what `serve` says it relays from.
+#[test]
+fn check_shows_the_relay_addresses_that_serve_uses() {
+    let server = Server::start(&Settings { listen: "[\"0.0.0.0:0\"]", ..Settings::default() });
+    let relaying = field(&server.process().stderr().wait_for("relaying", 1)[0], "address");
+    let config = Settings { listen: "[\"0.0.0.0:0\"]", ..Settings::default() }.toml();
+    let config = ConfigFile::new(&config);
+    let check = |options: &[&str]| {
+        run(hairpin().args(["check", "--config"]).arg(config.path()).args(options)).stdout
+    };
+    let json: Value = serde_json::from_str(&check(&["--json"])).unwrap();
+    assert_eq!(json["relay"]["resolved"], serde_json::json!([relaying]));
+    let text = check(&[]);
+    assert!(text.contains(&format!("addresses: {relaying} ")), "{text}");
+    let warns = |lines: &str| lines.contains("cannot reach relayed addresses");
+    assert_eq!(warns(&text), warns(&server.stop().join("\n")));
 }
 
 #[test]
@@ -262,6 +339,16 @@ fn signals_end_the_server_with_a_line_for_each_allocation() {
         UdpSocket::bind(turn).expect("the port is free again");
         TcpListener::bind(http).expect("the HTTP port is free again");
     }
+}
+
+#[test]
+fn a_hangup_ends_nothing() {
+    let server = Server::start(&Settings::default());
+    let client = Client::allocate(server.turn, "alice", "wonderland").unwrap();
+    server.process().signal("HUP");
+    server.process().stderr().wait_for("SIGHUP", 1);
+    client.refresh(600).unwrap();
+    server.stop();
 }
 
 #[test]

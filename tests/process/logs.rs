@@ -1,13 +1,15 @@
 //! The log: what is in it, on how many lines, and what never is.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use hairpin::stun::{ChannelNumber, Key};
 use hairpin::turn::rest;
 use serde_json::Value;
 
 use crate::client::{self, Client};
-use crate::server::{Server, Settings, eventually, field};
+use crate::server::{ConfigFile, Server, Settings, eventually, field, hairpin, private_port};
 
 const SECRET: &str = "a-shared-secret-of-32-characters";
 /// The year 2100: no test lives as long.
@@ -55,6 +57,18 @@ fn an_allocation_is_a_line_when_it_opens_and_a_line_when_it_closes() {
             assert!(log.iter().all(is_object), "{log:#?}");
         }
     }
+}
+
+/// As `config.toml` says of the levels.
+#[test]
+fn a_channel_is_a_line_with_its_peer_at_debug() {
+    let server = Server::start(&Settings { log: "level = \"debug\"", ..Settings::default() });
+    let client = Client::allocate(server.turn, "alice", "wonderland").unwrap();
+    let peer = echoed(&client, 3, b"four");
+    let log = server.stop();
+    let lines: Vec<_> = log.iter().filter(|line| line.contains(&peer.to_string())).collect();
+    let [only] = lines.as_slice() else { panic!("{log:#?}") };
+    assert!(only.contains("DEBUG") && field(only, "peer") == peer.to_string(), "{only}");
 }
 
 #[test]
@@ -253,4 +267,34 @@ fn written(key: &Key) -> [String; 3] {
     };
     let list = bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
     [hex(false), hex(true), list]
+}
+
+/// A pipe that nobody reads is full after 64 KiB.
+#[test]
+fn a_log_that_nobody_reads_stops_neither_relaying_nor_stopping() {
+    let turn = SocketAddr::from(([127, 0, 0, 1], private_port()));
+    let listen = format!("[\"{turn}\"]");
+    let settings = Settings { listen: &listen, threads: 1, ..Settings::default() };
+    let file = ConfigFile::new(&settings.toml());
+    let mut server = hairpin()
+        .args(["serve", "--config"])
+        .arg(file.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("the server answers", || {
+        let socket = client::socket(turn);
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        socket.send(&client::binding()).ok().and_then(|_| socket.recv(&mut [0; 64]).ok())
+    });
+    for _ in 0..600 {
+        let client = Client::allocate(turn, "alice", "wonderland").unwrap();
+        client.refresh(0).unwrap();
+    }
+    client::exchange(&client::socket(turn), &client::binding());
+    let pid = server.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let status = eventually("the server ends", || server.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
 }

@@ -6,8 +6,11 @@
 
 mod cli;
 mod client;
+mod deploy;
 mod descriptors;
 mod hostile;
 mod logs;
+mod memory;
 mod server;
+mod snippets;
 mod turnutils;

@@ -1,8 +1,9 @@
 //! A hairpin process: started, listened to, signalled, and waited for.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -63,7 +64,10 @@ pub(crate) struct ConfigFile {
 impl ConfigFile {
     pub(crate) fn new(toml: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("hairpin.toml"), toml).unwrap();
+        let path = directory.path().join("hairpin.toml");
+        fs::write(&path, toml).unwrap();
+        // As its operator should: it may hold passwords.
+        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
         Self { directory }
     }
 
@@ -215,6 +219,8 @@ impl Server {
             field(line, "address").parse().unwrap()
         };
         let (turn, http) = (address("listening (udp)"), address("listening (http)"));
+        // The last line of the start: what comes later is about something else.
+        process.stderr().wait_for("relaying (udp)", 1);
         Self { process, turn, http, _config: config }
     }
 

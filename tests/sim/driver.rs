@@ -73,11 +73,11 @@ impl Driver {
         &self.free
     }
 
-    /// I1, and I2 on this side.
+    /// Ports, and the quota on this side.
     pub(crate) fn check(&self, held_by: impl Fn(&str) -> usize) {
-        assert_eq!(self.free.len() + self.used.len(), self.total, "I1: every port is somewhere");
+        assert_eq!(self.free.len() + self.used.len(), self.total, "ports: every port is somewhere");
         for (user, &held) in &self.quota {
-            assert_eq!(held, held_by(user), "I2: the quota of {user}");
+            assert_eq!(held, held_by(user), "quota: what is held by {user}");
         }
     }
 }

@@ -1,6 +1,22 @@
 //! A deterministic simulator: clients and peers, a network that loses, doubles, reorders, cuts
 //! and flips, a clock that jumps, and beside the server a naive model that must agree with it.
 //!
+//! After every step it holds, by the names that failures give, that:
+//!
+//! - ports: every port of the pool is either free or an allocation's, never both, never lost;
+//! - quota: what the driver counts for a user is what the user holds;
+//! - to peers: data leaves only from the sender's own relayed address, to an address that has a
+//!   permission and that the policy allows;
+//! - to clients: data arrives only from a peer that has a permission, in its channel if it has one;
+//! - amplification: without authentication the answer is at most 2.3 times the request;
+//! - liveness: the same allocations live here and in the model, none of them longer or shorter;
+//! - lifetimes: answers tell what is left, and the next timeout is the earliest expiry;
+//! - retransmissions: an Allocate, however often it is sent, names one relayed address;
+//! - bindings: channels and peers are one to one, and the events tell every one of them;
+//! - answers: no more of them than requests;
+//! - caps: no allocation has more permissions or channels than are allowed;
+//! - ending: when everybody has vanished and time has passed, nothing is left.
+//!
 //! Everything follows from a seed. `HAIRPIN_SIM_SEED=7 cargo test --test sim` repeats a run,
 //! `HAIRPIN_SIM_STEPS=1000000` makes it longer.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -286,7 +286,7 @@ impl Sim {
         self.judge_answer(client, length, &request, expected, &reply);
     }
 
-    /// I4
+    /// To clients.
     fn peer_packet(&mut self, relay: SocketAddr, from: SocketAddr, bytes: &[u8]) {
         let Some((id, _)) = self.driver.used.get(&relay) else { return };
         let id = *id;
@@ -298,7 +298,7 @@ impl Sim {
                 let mut packet = header.as_bytes().to_vec();
                 packet.extend(bytes);
                 packet.extend(vec![0; padding]);
-                let number = expected.expect("I4: an unpermitted peer reached a client");
+                let number = expected.expect("to clients: an unpermitted peer reached a client");
                 self.note(&packet);
                 if number != 0 {
                     assert_eq!(packet, wire::channel_data(number, bytes));

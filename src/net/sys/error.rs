@@ -46,3 +46,59 @@ pub(super) fn drop_reason(error: &io::Error) -> DropReason {
         _ => DropReason::SendFailed,
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failed_send_has_a_reason() {
+        let reasons = [
+            (EMSGSIZE, DropReason::TooLarge),
+            (ENOBUFS, DropReason::SendBufferFull),
+            (libc::EAGAIN, DropReason::SendBufferFull),
+            (libc::EWOULDBLOCK, DropReason::SendBufferFull),
+            (libc::EACCES, DropReason::SendFailed),
+            (libc::EPERM, DropReason::SendFailed),
+            (EINVAL, DropReason::SendFailed),
+            (libc::ENOMEM, DropReason::SendFailed),
+            (libc::ENETUNREACH, DropReason::SendFailed),
+            (libc::EHOSTUNREACH, DropReason::SendFailed),
+            (libc::ENETDOWN, DropReason::SendFailed),
+            (libc::EADDRNOTAVAIL, DropReason::SendFailed),
+            (libc::EAFNOSUPPORT, DropReason::SendFailed),
+            (libc::ECONNREFUSED, DropReason::SendFailed),
+            (EBADF, DropReason::SendFailed),
+        ];
+        for (errno, reason) in reasons {
+            let error = io::Error::from_raw_os_error(errno);
+            assert_eq!(drop_reason(&error), reason, "{error}");
+        }
+        // Without a number: what tokio makes up, and what nobody does.
+        assert_eq!(drop_reason(&io::ErrorKind::WouldBlock.into()), DropReason::SendBufferFull);
+        assert_eq!(drop_reason(&io::ErrorKind::Other.into()), DropReason::SendFailed);
+    }
+
+    #[test]
+    fn only_a_lost_socket_ends_receiving() {
+        for errno in [EBADF, EFAULT, EINVAL, ENOTSOCK] {
+            assert!(ends_receiving(&io::Error::from_raw_os_error(errno)));
+        }
+        for errno in
+            [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ENOMEM, ENOBUFS, libc::EINTR, EMSGSIZE]
+        {
+            assert!(!ends_receiving(&io::Error::from_raw_os_error(errno)));
+        }
+        assert!(!ends_receiving(&io::ErrorKind::WouldBlock.into()));
+    }
+
+    #[test]
+    fn echoes_of_earlier_datagrams_and_signals_are_tried_again() {
+        for errno in [libc::ECONNREFUSED, libc::ECONNRESET, libc::EINTR] {
+            assert!(is_about_another(&io::Error::from_raw_os_error(errno)));
+        }
+        for errno in [libc::EACCES, libc::EPERM, libc::EHOSTUNREACH, EMSGSIZE, ENOBUFS] {
+            assert!(!is_about_another(&io::Error::from_raw_os_error(errno)));
+        }
+    }
+}

@@ -177,3 +177,41 @@ async fn a_refused_run_leaves_as_single_datagrams() {
     }
     assert_eq!(arrived, received);
 }
+
+/// No socket of ours may broadcast, so the kernel says EACCES.
+#[tokio::test]
+#[cfg(unix)]
+async fn a_datagram_the_kernel_forbids_is_counted_and_the_next_one_leaves() {
+    let (receiver, sender) = (bound(), bound());
+    let to = receiver.local_addr().expect("bound");
+    let nowhere = SocketAddr::from(([255, 255, 255, 255], 9));
+    let received = b"onetwosix";
+    let segment = |number: usize| Segment {
+        header: 0..0,
+        payload: number * 3..(number + 1) * 3,
+        padding: 0,
+        next: None,
+    };
+    let segments = [segment(0), segment(1), segment(2)];
+    let run = |to, index| Run {
+        route: Route { socket: (), to, from: None },
+        size: 3,
+        total: 3,
+        datagrams: 1,
+        first: index,
+        last: index,
+    };
+    let runs = [run(to, 0), run(nowhere, 1), run(to, 2)];
+    let outgoing = Outgoing { runs: &runs, segments: &segments, arena: &[], received };
+    let mut dropped = Vec::new();
+    let mut count = |reason| dropped.push(reason);
+    sender.send(&outgoing, &mut SendScratch::default(), &mut count);
+    assert_eq!(dropped, [crate::turn::stats::DropReason::SendFailed]);
+    let mut batch = RecvBatch::new();
+    let mut arrived = Vec::new();
+    while arrived.len() < 2 {
+        receive(&receiver, &mut batch).await;
+        arrived.extend(payloads(&batch));
+    }
+    assert_eq!(arrived, [b"one", b"six"]);
+}

@@ -154,8 +154,40 @@ fn wildcard_listener_stands_for_own_addresses_and_loopback() {
         assert!(policy.is_endpoint(own.parse().unwrap()), "{own}");
         assert!(!admits(&policy, own), "{own}");
     }
-    for other in ["8.8.8.8:3478", "8.8.4.4:3479", "[2a00::1]:3478"] {
+    for other in ["8.8.8.8:3478", "[2a00::1]:3478"] {
         assert!(!policy.is_endpoint(other.parse().unwrap()), "{other}");
         assert!(admits(&policy, other), "{other}");
     }
+}
+
+#[test]
+fn wide_exception_opens_neither_this_machine_nor_loopback() {
+    let wide = policy(&["0.0.0.0/0", "::/0"], &[]);
+    for own in ["8.8.4.4:53", "127.0.0.1:53", "[::1]:53"] {
+        assert!(!admits(&wide, own), "{own}");
+    }
+    let exact = policy(&["8.8.4.4/32", "127.0.0.0/8", "::1/128"], &[]);
+    for own in ["8.8.4.4:53", "127.0.0.1:53", "[::1]:53"] {
+        assert!(admits(&exact, own), "{own}");
+    }
+}
+
+#[test]
+fn peer_at_our_relay_address_must_be_relayed_unless_it_is_an_exception() {
+    let peer = "10.0.0.5:50000".parse().unwrap();
+    let admitted = policy(&[], &[]).admit(peer, Port::Exact).unwrap();
+    assert!(admitted.must_be_relayed());
+    let admitted = policy(&["10.0.0.0/8"], &[]).admit(peer, Port::Exact).unwrap();
+    assert!(!admitted.must_be_relayed());
+    let elsewhere = policy(&[], &[]).admit("8.8.8.8:50000".parse().unwrap(), Port::Exact).unwrap();
+    assert!(!elsewhere.must_be_relayed());
+}
+
+#[test]
+fn new_address_of_the_machine_is_the_machine() {
+    let mut policy = policy(&[], &[]);
+    assert!(admits(&policy, "9.9.9.9:53"));
+    policy.set_own_addresses(vec!["9.9.9.9".parse().unwrap()], Vec::new());
+    assert!(!admits(&policy, "9.9.9.9:53"));
+    assert!(policy.is_endpoint("9.9.9.9:3478".parse().unwrap()));
 }

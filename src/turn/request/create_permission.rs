@@ -32,7 +32,9 @@ impl Server {
         for &peer in &peers {
             self.policy.admit(peer, Port::Any)?;
         }
-        let ips: Vec<IpAddr> = peers.iter().map(|peer| peer.ip()).collect();
+        let mut ips: Vec<IpAddr> = peers.iter().map(|peer| peer.ip()).collect();
+        ips.sort_unstable();
+        ips.dedup();
         let limits = &self.config.limits;
         let expires = allocation
             .permit(

@@ -1,4 +1,4 @@
-//! What must hold of each verdict and after each step: the invariants I1 to I12.
+//! What must hold of each verdict and after each step: the invariants that `main` lists.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ impl Sim {
         }
     }
 
-    /// I3
+    /// To peers.
     pub(super) fn judge_to_peer(
         &mut self,
         client: usize,
@@ -37,10 +37,10 @@ impl Sim {
         let (from, ms) = (self.clients[client].address, self.clock.ms);
         self.model.expire(ms);
         let relay = self.driver.port_of(id);
-        let own = self.model.of_client(from).expect("I3: a live allocation");
-        assert_eq!(own.relay, relay, "I3: from the sender's own relayed address");
-        assert!(own.permits(peer.ip(), ms), "I3: a permission for {peer}");
-        assert!(model::may_reach(peer), "I3: the policy on {peer}");
+        let own = self.model.of_client(from).expect("to peers: a live allocation");
+        assert_eq!(own.relay, relay, "to peers: from the sender's own relayed address");
+        assert!(own.permits(peer.ip(), ms), "to peers: a permission for {peer}");
+        assert!(model::may_reach(peer), "to peers: the policy on {peer}");
         match intent {
             None => {}
             Some(Intent::Send { peer: to, data: sent }) => {
@@ -100,7 +100,7 @@ impl Sim {
         assert_eq!(parsed.id, request.id);
         let count = self.answers.entry((client, request.id)).or_default();
         count.1 += 1;
-        assert!(count.1 <= count.0, "I10: more answers than requests");
+        assert!(count.1 <= count.0, "answers: more answers than requests");
         if matches!(expected, 401 | 438) {
             self.judge_unauthenticated(length, &parsed);
         } else {
@@ -111,8 +111,7 @@ impl Sim {
         self.hear(client, &parsed);
     }
 
-    /// I7 and I8: an Allocate, however often it is sent, names the one relayed address, and the
-    /// lifetime is what is left.
+    /// Retransmissions and lifetimes.
     pub(super) fn judge_success(&mut self, request: &Request, parsed: &Parsed) {
         if !parsed.is_success() {
             return;
@@ -121,22 +120,26 @@ impl Sim {
         match request.operation {
             Operation::Allocate { .. } => {
                 let own = self.model.of_client(request.from).unwrap();
-                assert_eq!(parsed.address(attr::XRA), own.relay, "I8");
+                assert_eq!(parsed.address(attr::XRA), own.relay, "retransmissions");
                 assert_eq!(parsed.address(attr::XMA), request.from);
-                assert_eq!(u64::from(parsed.lifetime()), (own.expires - ms).div_ceil(1000), "I7");
+                assert_eq!(
+                    u64::from(parsed.lifetime()),
+                    (own.expires - ms).div_ceil(1000),
+                    "lifetimes"
+                );
             }
             Operation::Refresh { lifetime: Some(0) } => assert_eq!(parsed.lifetime(), 0),
             Operation::Refresh { lifetime } => {
-                assert_eq!(u64::from(parsed.lifetime()), model::granted(lifetime), "I7");
+                assert_eq!(u64::from(parsed.lifetime()), model::granted(lifetime), "lifetimes");
             }
             Operation::Permit { .. } | Operation::Bind { .. } => {}
         }
     }
 
-    /// I5
+    /// Amplification.
     pub(super) fn judge_unauthenticated(&mut self, length: usize, reply: &Parsed) {
         let ratio = (reply.bytes.len() + 42) as f64 / (length + 42) as f64;
-        assert!(ratio <= 2.3, "I5: {ratio}");
+        assert!(ratio <= 2.3, "amplification: {ratio}");
         assert!(!reply.has(attr::MI) && !reply.has(attr::MI2));
     }
 
@@ -144,21 +147,21 @@ impl Sim {
     pub(super) fn check(&mut self) {
         let before = self.server.allocations();
         self.model.expire(self.clock.ms);
-        assert!(before >= self.model.allocations.len(), "nothing dies early");
+        assert!(before >= self.model.allocations.len(), "liveness: nothing dies early");
         self.server.handle_timeout(self.now());
         self.drain_events();
         let ms = self.clock.ms;
         let live = &self.model.allocations;
-        assert_eq!(self.server.allocations(), live.len(), "I6, I7: the same allocations live");
+        assert_eq!(self.server.allocations(), live.len(), "liveness: the same allocations");
         assert_eq!(self.driver.used.len(), live.len());
         self.driver.check(|user| self.model.held_by(user));
         let due = self.server.poll_timeout().map(|due| (due - self.start).as_millis() as u64);
-        assert_eq!(due, live.iter().map(|own| own.expires).min(), "I7: the next timeout");
+        assert_eq!(due, live.iter().map(|own| own.expires).min(), "lifetimes: the next timeout");
         for own in live {
             assert_eq!(self.server.relayed_at(own.relay), Some(self.driver.used[&own.relay].0));
             let permissions = own.permissions.iter().filter(|&&(_, expires)| expires > ms).count();
             let channels = own.live_channels(ms);
-            assert!(permissions <= PERMISSIONS && channels.len() <= CHANNELS, "I11");
+            assert!(permissions <= PERMISSIONS && channels.len() <= CHANNELS, "caps");
             self.check_mirror(own, &channels);
         }
         for &port in self.driver.free() {
@@ -168,7 +171,7 @@ impl Sim {
         assert_eq!(udp as usize, self.model.allocations.len(), "the gauge");
     }
 
-    /// I9
+    /// Bindings.
     pub(super) fn check_mirror(&self, own: &model::Allocation, channels: &[(u16, SocketAddr)]) {
         let (id, _) = &self.driver.used[&own.relay];
         let now = self.now().instant;
@@ -180,25 +183,25 @@ impl Sim {
         let mut known = channels.to_vec();
         told.sort();
         known.sort();
-        assert_eq!(told, known, "the events tell every binding");
+        assert_eq!(told, known, "bindings: the events tell every binding");
         let mut peers: Vec<SocketAddr> = known.iter().map(|&(_, peer)| peer).collect();
         peers.sort();
         peers.dedup();
         known.dedup_by_key(|(number, _)| *number);
-        assert!(peers.len() == told.len() && known.len() == told.len(), "I9: one to one");
+        assert!(peers.len() == told.len() && known.len() == told.len(), "bindings: one to one");
     }
 
-    /// I12: everybody vanishes.
+    /// Ending: everybody vanishes.
     pub(super) fn leave(&mut self) {
         while let Some(slow) = self.slow.pop() {
             self.finish_bind(slow);
         }
         self.clock.ms += (model::MAX_LIFETIME + 1) * 1000;
         self.check();
-        assert_eq!((self.server.allocations(), self.server.poll_timeout()), (0, None), "I12");
-        assert!(self.driver.used.is_empty() && self.mirror.is_empty(), "I12");
+        assert_eq!((self.server.allocations(), self.server.poll_timeout()), (0, None), "ending");
+        assert!(self.driver.used.is_empty() && self.mirror.is_empty(), "ending");
         let stats = self.server.stats();
-        assert_eq!(stats.allocations_opened, stats.allocation_duration.count, "I12");
+        assert_eq!(stats.allocations_opened, stats.allocation_duration.count, "ending");
         assert!(stats.allocations_opened > 0, "something happened");
     }
 }
