@@ -52,6 +52,21 @@ fn no_unauthenticated_answer_is_more_than_2_3_times_the_request() {
     }
 }
 
+/// With the longest realm that the configuration takes, it still passes every path.
+#[test]
+fn no_refusal_is_larger_than_548_bytes() {
+    for kind in [ALLOCATE, REFRESH, CREATE_PERMISSION, CHANNEL_BIND] {
+        for packet in minimal(kind) {
+            let mut world = World::with(|setup| {
+                setup.config.auth.realm = "é".repeat(63) + "x";
+                setup.config.software = Some("hairpin 999.999.999".to_owned());
+            });
+            let reply = world.deliver(five_tuple(SOURCES[0]), &packet).reply();
+            assert!(reply.bytes.len() <= 548, "{} bytes for {packet:02x?}", reply.bytes.len());
+        }
+    }
+}
+
 #[test]
 fn binding_is_answered_with_at_most_1_3_times_the_request() {
     for source in SOURCES {

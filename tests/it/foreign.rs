@@ -155,7 +155,7 @@ impl Driver {
 
 /// Signs with SHA-256 where the server offers it. Left to its default, the client answers that
 /// offer with a signature of SHA-1, against RFC 8489 §9.2.5, and ignores responses that are signed
-/// as §9.2.4 demands.
+/// as RFC 8489 §9.2.4 demands.
 fn config() -> TurnConfig {
     let mut config = TurnConfig::new(TurnCredentials::new("alice", "secret"));
     config.set_supported_integrity(IntegrityAlgorithm::Sha256);
