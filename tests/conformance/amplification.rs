@@ -56,7 +56,7 @@ fn no_unauthenticated_answer_is_more_than_2_3_times_the_request() {
 #[test]
 fn no_refusal_is_larger_than_548_bytes() {
     for kind in [ALLOCATE, REFRESH, CREATE_PERMISSION, CHANNEL_BIND] {
-        for packet in minimal(kind) {
+        for packet in minimal(kind, "") {
             let mut world = World::with(|setup| {
                 setup.config.auth.realm = "é".repeat(63) + "x";
                 setup.config.software = Some("hairpin 999.999.999".to_owned());
