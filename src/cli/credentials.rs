@@ -143,8 +143,8 @@ mod tests {
     fn the_server_that_minted_credentials_accepts_them_until_they_expire() {
         let minted = asked("a:b", None).mint(&config(), 1000).unwrap();
         let username = minted["iceServers"][0]["username"].as_str().unwrap().to_owned();
-        assert!(rest::is_valid_at(&username, 4599));
-        assert!(!rest::is_valid_at(&username, 4600));
+        assert!(rest::is_valid_at(&username, 4600));
+        assert!(!rest::is_valid_at(&username, 4601));
         assert_eq!(minted["iceServers"][0]["credential"], rest::password(SECRET, &username));
     }
 

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, mem};
 
 use arc_swap::ArcSwap;
-use rustls::InconsistentKeys;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, SignatureScheme};
 use tracing::{info, warn};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
@@ -296,6 +296,21 @@ impl Certificates {
         }
     }
 
+    /// Of several for one name, such as an RSA and an ECDSA one, the first that the client can
+    /// verify.
+    fn choose(&self, host: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let served = self.served.load();
+        let named = |own: &&Arc<Certificate>| host.is_some_and(|host| own.is_for(host));
+        let verifiable = |own: &&Arc<Certificate>| own.key.key.choose_scheme(schemes).is_some();
+        let chosen = served
+            .iter()
+            .filter(named)
+            .find(verifiable)
+            .or_else(|| served.iter().find(named))
+            .or_else(|| served.first());
+        chosen.map(|own| Arc::clone(&own.key))
+    }
+
     /// What serves, in the order of the configuration.
     #[must_use]
     pub fn served(&self) -> Arc<Vec<Arc<Certificate>>> {
@@ -313,21 +328,8 @@ impl Certificates {
 }
 
 impl ResolvesServerCert for Certificates {
-    /// Of several for one name, such as an RSA and an ECDSA one, the first that the client can
-    /// verify.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let served = self.served.load();
-        let named = |own: &&Arc<Certificate>| hello.server_name().is_some_and(|it| own.is_for(it));
-        let verifiable = |own: &&Arc<Certificate>| {
-            own.key.key.choose_scheme(hello.signature_schemes()).is_some()
-        };
-        let chosen = served
-            .iter()
-            .filter(named)
-            .find(verifiable)
-            .or_else(|| served.iter().find(named))
-            .or_else(|| served.first());
-        chosen.map(|own| Arc::clone(&own.key))
+        self.choose(hello.server_name(), hello.signature_schemes())
     }
 }
 
