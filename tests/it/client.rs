@@ -13,7 +13,10 @@ use md5::{Digest, Md5};
 use sha1::Sha1;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
+
+use super::stream::{Framed, Stream};
 
 /// Generous: a loaded machine is slow, and nothing is measured.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -178,9 +181,16 @@ pub(crate) enum Received {
     Channel(u16, Vec<u8>),
 }
 
+/// What a client talks over.
+enum Wire {
+    Udp(UdpSocket),
+    Stream(Mutex<Framed>),
+}
+
 /// One client, which is one five-tuple.
 pub(crate) struct Client {
-    socket: UdpSocket,
+    wire: Wire,
+    local: SocketAddr,
     server: SocketAddr,
     user: String,
     realm: Vec<u8>,
@@ -197,8 +207,20 @@ impl Client {
 
     /// A client `alice` at another address of this machine.
     pub(crate) fn at(ip: IpAddr, server: SocketAddr) -> Self {
+        let socket = socket(ip);
+        let local = socket.local_addr().unwrap();
+        Self::on(Wire::Udp(socket), local, server)
+    }
+
+    /// A client `alice` on a connection from `local` to the server.
+    pub(crate) fn over(stream: impl Stream, local: SocketAddr, server: SocketAddr) -> Self {
+        Self::on(Wire::Stream(Mutex::new(Framed::new(stream))), local, server)
+    }
+
+    fn on(wire: Wire, local: SocketAddr, server: SocketAddr) -> Self {
         Self {
-            socket: socket(ip),
+            wire,
+            local,
             server,
             user: "alice".into(),
             realm: Vec::new(),
@@ -214,7 +236,7 @@ impl Client {
     }
 
     pub(crate) fn local(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap()
+        self.local
     }
 
     /// The relayed address.
@@ -230,15 +252,30 @@ impl Client {
         hash.finalize().into()
     }
 
+    /// Says on a connection that nothing follows.
+    pub(crate) async fn shutdown(&self) {
+        match &self.wire {
+            Wire::Udp(_) => panic!("nothing to close"),
+            Wire::Stream(framed) => framed.lock().await.shutdown().await.unwrap(),
+        }
+    }
+
     /// Sends as it is.
     pub(crate) async fn send_raw(&self, bytes: &[u8]) {
-        self.socket.send_to(bytes, self.server).await.unwrap();
+        match &self.wire {
+            Wire::Udp(socket) => drop(socket.send_to(bytes, self.server).await.unwrap()),
+            Wire::Stream(framed) => framed.lock().await.send(bytes).await.unwrap(),
+        }
     }
 
     /// The next datagram, whatever it is, if there is one before `until`.
     pub(crate) async fn recv_raw(&self, until: Instant) -> Option<Vec<u8>> {
+        let socket = match &self.wire {
+            Wire::Udp(socket) => socket,
+            Wire::Stream(framed) => return framed.lock().await.recv(until).await,
+        };
         let mut bytes = vec![0; 65_536];
-        let received = timeout_at(until, self.socket.recv_from(&mut bytes)).await.ok()?;
+        let received = timeout_at(until, socket.recv_from(&mut bytes)).await.ok()?;
         let (length, from) = received.unwrap();
         assert_eq!(from, self.server, "everything comes from the address that was asked");
         bytes.truncate(length);

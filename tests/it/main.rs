@@ -10,3 +10,5 @@ mod lifetimes;
 mod limits;
 mod observability;
 mod relay;
+mod stream;
+mod tls;
