@@ -126,7 +126,8 @@ impl Running {
     /// Tells the log where the server is to be found, and by whom.
     fn announce(&self) {
         for address in &self.addresses.listen {
-            info!(%address, "listening (udp, tcp)");
+            info!(%address, "listening (udp)");
+            info!(%address, "listening (tcp)");
         }
         for address in &self.addresses.tls {
             info!(%address, "listening (tls)");

@@ -10,4 +10,5 @@ mod descriptors;
 mod hostile;
 mod logs;
 mod server;
+mod tls;
 mod turnutils;
