@@ -367,7 +367,10 @@ fn peer_address_of_wrong_family_or_length_is_400_or_dropped() {
     client.permit(&mut world, &[PEER]);
     for value in bad_addresses() {
         let bad = raw(attr::XPA, &value);
-        assert_eq!(client.code(&mut world, wire::CREATE_PERMISSION, &[bad.clone()]), 400);
+        assert_eq!(
+            client.code(&mut world, wire::CREATE_PERMISSION, std::slice::from_ref(&bad)),
+            400
+        );
         let both = [wire::channel(0x4000), bad.clone()];
         assert_eq!(client.code(&mut world, wire::CHANNEL_BIND, &both), 400, "{value:?}");
         let outcome = client.indicate(&mut world, &[bad, raw(attr::DATA, b"x")]);

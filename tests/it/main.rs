@@ -1,4 +1,5 @@
 //! Real sockets, a real server in this process, and clients that share no code with it.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -9,7 +9,8 @@ use crate::server::{Ended, Process, Server, Settings, dev_ports, hairpin, run};
 fn uclient_loses_nothing_through_a_dev_server() {
     let (_lock, server) = (dev_ports(), Process::spawn(hairpin().args(["serve", "--dev"])));
     server.stdout().wait_for("Metrics:", 1);
-    for transport in [&[][..], &["-t"], &["-t", "-S"]] {
+    // For TLS it would go to port 5349.
+    for transport in [&[][..], &["-t"], &["-t", "-S", "-p", "3478"]] {
         if !loses_nothing(transport) {
             return;
         }

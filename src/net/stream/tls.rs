@@ -2,7 +2,7 @@
 //! writes. Certificates are chosen anew for each handshake, so that they can be replaced.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 
 use super::certificates::{Certificates, Pair};
 use super::connection::write_all;
+use crate::stun::framing;
 
 /// What a client that offers protocols must offer one of (RFC 7443), best first. One that offers
 /// none is served as well: browsers do not.
@@ -53,13 +54,15 @@ pub(in crate::net) struct Session {
     tls: Box<ServerConnection>,
     /// The client has said that it sends no more.
     closed: bool,
+    /// What has not been encrypted of a frame whose beginning has.
+    rest_of_frame: usize,
 }
 
 impl Session {
     /// A session before its handshake.
     pub(in crate::net) fn new(mut tls: ServerConnection) -> Self {
         tls.set_buffer_limit(Some(CIPHERTEXT_MAX));
-        Self { tls: Box::new(tls), closed: false }
+        Self { tls: Box::new(tls), closed: false, rest_of_frame: 0 }
     }
 
     /// Reads from the kernel once and decrypts. `WouldBlock` also where that brought nothing for
@@ -110,16 +113,38 @@ impl Session {
     }
 
     /// Encrypts and writes; returns how much of `plaintext` was taken over, and whether the
-    /// kernel takes no more.
+    /// kernel takes no more. `plaintext` is whole frames, but for the beginning of the first that
+    /// was taken over before.
+    ///
+    /// Each frame begins a record: coturn's client takes a record for a message.
     pub(super) fn write(&mut self, tcp: &TcpStream, plaintext: &[u8]) -> io::Result<(usize, bool)> {
         let mut taken = 0;
         loop {
+            taken += self.encrypt(&plaintext[taken..])?;
             let blocked = self.write_ciphertext(tcp)?;
             if blocked || taken == plaintext.len() || self.tls.is_handshaking() {
                 return Ok((taken, blocked));
             }
-            taken += self.tls.writer().write(&plaintext[taken..])?;
         }
+    }
+
+    /// Encrypts as much as there is room for.
+    fn encrypt(&mut self, plaintext: &[u8]) -> io::Result<usize> {
+        let mut taken = 0;
+        while taken < plaintext.len() && !self.tls.is_handshaking() {
+            let rest = &plaintext[taken..];
+            if self.rest_of_frame == 0 {
+                let length = framing::frame_len(rest).ok().flatten();
+                self.rest_of_frame = length.unwrap_or(rest.len());
+            }
+            let written = self.tls.writer().write(&rest[..rest.len().min(self.rest_of_frame)])?;
+            if written == 0 {
+                break;
+            }
+            self.rest_of_frame -= written;
+            taken += written;
+        }
+        Ok(taken)
     }
 
     /// Whether the kernel has not taken all there is to send.
@@ -160,6 +185,10 @@ impl Write for Kernel<'_> {
             (0, true) => Err(io::ErrorKind::WouldBlock.into()),
             (written, _) => Ok(written),
         }
+    }
+
+    fn write_vectored(&mut self, records: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(records)
     }
 
     fn flush(&mut self) -> io::Result<()> {
