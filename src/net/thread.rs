@@ -23,6 +23,8 @@ use crate::turn::{self, Server, Stats, policy};
 
 /// Questions that may wait for a busy shard; askers beyond wait themselves.
 const COMMANDS_MAX: usize = 16;
+/// Ports tried where any port will do.
+const FREE_PORT_ATTEMPTS: usize = 16;
 /// The most time between two looks at what has expired.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -153,11 +155,8 @@ fn bind(wanted: &Listening) -> Result<Bindings, BindError> {
     let mut bound = Listening { all: Vec::new(), tls: Vec::new() };
     let (mut listeners, mut streams) = (Vec::new(), Vec::new());
     for &address in &wanted.all {
-        let listener = Listener::bind(address).map_err(failed(address, "udp"))?;
-        // The same port, where any will do.
-        let address = listener.address;
-        let stream = stream::bind(address).map_err(failed(address, "tcp"))?;
-        bound.all.push(address);
+        let (listener, stream) = bind_both(address)?;
+        bound.all.push(listener.address);
         listeners.push(listener);
         streams.push((stream, Speaks::Both));
     }
@@ -167,6 +166,26 @@ fn bind(wanted: &Listening) -> Result<Bindings, BindError> {
         streams.push((stream, Speaks::Tls));
     }
     Ok((listeners, streams, bound))
+}
+
+/// UDP and TCP on the same port. Where any port will do, one that is free for the one may be taken
+/// for the other.
+fn bind_both(wanted: SocketAddr) -> Result<(Listener, TcpListener), BindError> {
+    let mut attempts = if wanted.port() == 0 { FREE_PORT_ATTEMPTS } else { 1 };
+    loop {
+        let listener = Listener::bind(wanted).map_err(|error| BindError {
+            address: wanted,
+            transport: "udp",
+            error,
+        })?;
+        let address = listener.address;
+        attempts -= 1;
+        match stream::bind(address) {
+            Ok(stream) => return Ok((listener, stream)),
+            Err(_) if attempts > 0 => {}
+            Err(error) => return Err(BindError { address, transport: "tcp", error }),
+        }
+    }
 }
 
 /// The end of the tick that begins now.
