@@ -15,6 +15,8 @@ use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::http::{self, Inspect, Inspection, PortCounts, Snapshot};
+use crate::logging::escaped;
+use crate::net::certificates::Reload;
 use crate::net::{BindError, Net};
 use crate::turn::policy;
 
@@ -22,6 +24,9 @@ use crate::turn::policy;
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How often the supervisor looks whether all threads are alive.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the supervisor looks whether the files of certificates have changed.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why the server could not start, or had to stop.
 #[derive(Debug)]
@@ -55,8 +60,10 @@ impl std::error::Error for Error {}
 /// What the server listens on; where the settings say port 0, the ports it got.
 #[derive(Clone, Debug)]
 pub struct Addresses {
-    /// STUN and TURN.
+    /// STUN and TURN, over UDP and TCP, and over TLS where there are certificates.
     pub listen: Vec<SocketAddr>,
+    /// TURN over TLS only.
+    pub tls: Vec<SocketAddr>,
     /// The admin plane.
     pub http: Vec<SocketAddr>,
 }
@@ -97,7 +104,11 @@ impl Running {
         let http_addresses = http.addresses();
         let net =
             Net::start(&config.net, &config.turn, http_addresses.clone()).map_err(Error::Bind)?;
-        let addresses = Addresses { listen: net.listening().to_vec(), http: http_addresses };
+        let addresses = Addresses {
+            listen: net.listening().to_vec(),
+            tls: net.listening_tls().to_vec(),
+            http: http_addresses,
+        };
         let state = Arc::new(State { net, ready: AtomicBool::new(true) });
         let (stop_http, stopped) = oneshot::channel();
         let inspect = Arc::clone(&state);
@@ -120,6 +131,13 @@ impl Running {
         self.state.net.is_alive() && !self.http.is_finished()
     }
 
+    /// Reads certificates again. Sessions notice nothing; only handshakes do.
+    pub fn reload_certificates(&self, which: Reload) {
+        if let Some(certificates) = self.state.net.certificates() {
+            certificates.reload(which);
+        }
+    }
+
     /// Tells the log where the server is to be found, and by whom.
     fn announce(&self) {
         for address in self.state.net.relaying() {
@@ -130,6 +148,15 @@ impl Running {
         }
         for address in &self.addresses.listen {
             info!(%address, "listening (udp)");
+            info!(%address, "listening (tcp)");
+        }
+        for address in &self.addresses.tls {
+            info!(%address, "listening (tls)");
+        }
+        let certificates = self.state.net.certificates().map(|certificates| certificates.served());
+        for (index, certificate) in certificates.iter().flat_map(|all| all.iter()).enumerate() {
+            info!(certificate = index, names = %escaped(&certificate.names().join(" ")),
+                "serving TLS");
         }
         for address in &self.addresses.http {
             info!(%address, "listening (http)");
@@ -164,16 +191,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error> 
         drop(config);
         running.announce();
         ready(&running.addresses);
-        let outcome = tokio::select! {
-            name = signals.next() => {
-                info!(signal = name, "stopping");
-                Ok(())
-            }
-            () = watch(&running) => {
-                error!("a thread ended by itself; stopping");
-                Err(Error::ThreadEnded)
-            }
-        };
+        let outcome = supervise(&running, &mut signals).await;
         let stopped = stop(running, &mut signals).await;
         outcome.and(stopped)
     });
@@ -185,10 +203,37 @@ pub fn run(config: Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error> 
 /// Stops, but not at any price: whoever asked twice, or waits long, wants the process to end.
 async fn stop(running: Running, signals: &mut Signals) -> Result<(), Error> {
     let stopping = tokio::task::spawn_blocking(move || running.stop());
+    let asked_again = async { while matches!(signals.next().await, Signal::Reload) {} };
     tokio::select! {
         _ = stopping => Ok(()),
-        _ = signals.next() => Err(Error::StopIncomplete),
+        () = asked_again => Err(Error::StopIncomplete),
         () = tokio::time::sleep(STOP_DEADLINE) => Err(Error::StopIncomplete),
+    }
+}
+
+/// Returns when the server is to stop, and why where that is a fault.
+async fn supervise(running: &Running, signals: &mut Signals) -> Result<(), Error> {
+    let mut certificates = tokio::time::interval(CERTIFICATE_INTERVAL);
+    certificates.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut watching = std::pin::pin!(watch(running));
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop(name) => {
+                    info!(signal = name, "stopping");
+                    return Ok(());
+                }
+                Signal::Reload => {
+                    info!("reading certificates again");
+                    running.reload_certificates(Reload::All);
+                }
+            },
+            () = watching.as_mut() => {
+                error!("a thread ended by itself; stopping");
+                return Err(Error::ThreadEnded);
+            }
+            _ = certificates.tick() => running.reload_certificates(Reload::Changed),
+        }
     }
 }
 
@@ -218,7 +263,15 @@ impl Inspect for State {
             let ports = self.net.ports();
             let relay_ports =
                 PortCounts { free: ports.free, used: ports.used, cooling: ports.cooling };
-            Some(Snapshot { shards, relay_ports })
+            let tls = self.net.certificates().map(|certificates| {
+                let counts = certificates.reload_counts();
+                http::Tls {
+                    not_after: certificates.served().iter().map(|own| own.not_after()).collect(),
+                    reloads: counts.succeeded,
+                    failed_reloads: counts.failed,
+                }
+            });
+            Some(Snapshot { shards, relay_ports, tls })
         })
     }
 
@@ -227,7 +280,17 @@ impl Inspect for State {
     }
 }
 
-/// The signals that end the server.
+/// What the operator wants.
+#[derive(Clone, Copy, Debug)]
+enum Signal {
+    /// The end, by this signal.
+    Stop(&'static str),
+    /// What is in files to be read again.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there is no such signal"))]
+    Reload,
+}
+
+/// The signals that the server listens to.
 #[cfg(unix)]
 struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -246,21 +309,16 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                // Other daemons take it for a wish to reload; ending all calls is none.
-                _ = self.hangup.recv() => {
-                    warn!("SIGHUP changes nothing: the configuration is read at start");
-                }
-            }
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
+            _ = self.hangup.recv() => Signal::Reload,
         }
     }
 }
 
-/// The signals that end the server.
+/// The signals that the server listens to.
 #[cfg(not(unix))]
 struct Signals;
 
@@ -270,9 +328,9 @@ impl Signals {
         Ok(Self)
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Signal {
         match tokio::signal::ctrl_c().await {
-            Ok(()) => "Ctrl-C",
+            Ok(()) => Signal::Stop("Ctrl-C"),
             Err(_) => std::future::pending().await,
         }
     }

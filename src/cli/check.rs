@@ -8,8 +8,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Error;
-use crate::config::{Bandwidth, Config, Lifetime, Origin};
-use crate::net::SHARES_PORTS;
+use crate::config::{Bandwidth, Config, Lifetime, Origin, SECS_PER_DAY};
+use crate::logging::escaped;
+use crate::net::{SHARES_PORTS, clock, tls};
 use crate::server;
 
 /// Validate a configuration and explain it, without starting anything.
@@ -39,13 +40,15 @@ impl Check {
         let (config, origin) = loaded?;
         match self.json {
             true => writeln!(out, "{:#}", as_json(&config, &origin))?,
-            false => write!(out, "{}", as_text(&config, &origin))?,
+            false => {
+                write!(out, "{}", as_text(&config, &origin, clock::now().unix_secs))?;
+            }
         }
         Ok(())
     }
 }
 
-fn as_text(config: &Config, origin: &Origin) -> String {
+fn as_text(config: &Config, origin: &Origin, unix_secs: u64) -> String {
     let auth = &config.turn.auth;
     let limits = &config.turn.limits;
     let net = &config.net;
@@ -68,8 +71,8 @@ fn as_text(config: &Config, origin: &Origin) -> String {
         "\
 configuration  {origin}: ok
 realm          {}
-listen         {} (UDP, TCP)
-threads        {threads}
+listen         {} (UDP, TCP{})
+{}threads        {threads}
 relay          ports {}-{} ({}), addresses: {relay_addresses}
 credentials    users: {}, shared secrets: {}
 peers          {}
@@ -82,6 +85,8 @@ log            {} as {}, to stderr
 ",
         auth.realm,
         list(&net.listen),
+        if net.tls.is_some() { ", TLS" } else { "" },
+        net.tls.as_ref().map_or_else(String::new, |tls| certificates(tls, unix_secs)),
         net.relay_ports.start(),
         net.relay_ports.end(),
         net.relay_ports.len(),
@@ -114,6 +119,13 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
         "file": origin.file,
         "realm": auth.realm,
         "listen": net.listen,
+        "tls": net.tls.as_ref().map(|tls| json!({
+            "listen": tls.listen,
+            "certificates": tls.pairs.iter().map(|pair| json!({
+                "names": pair.certificate.names(),
+                "not_after_unix_seconds": pair.certificate.not_after(),
+            })).collect::<Vec<_>>(),
+        })),
         "threads": net.threads,
         "relay": {
             "low": net.relay_ports.start(),
@@ -164,6 +176,26 @@ fn warnings(config: &Config, origin: &Origin) -> Vec<String> {
     warnings
 }
 
+/// Whole lines.
+fn certificates(tls: &tls::Config, unix_secs: u64) -> String {
+    let mut lines = String::new();
+    if !tls.listen.is_empty() {
+        lines = format!("tls only       {}\n", list(&tls.listen));
+    }
+    for pair in &tls.pairs {
+        let names = match pair.certificate.names() {
+            [] => "no name at all".to_owned(),
+            names => escaped(&list(names)).to_string(),
+        };
+        let expiry = match pair.certificate.not_after().checked_sub(unix_secs) {
+            Some(left) => format!("expires in {} days", left / SECS_PER_DAY),
+            None => "has expired".to_owned(),
+        };
+        lines.push_str(&format!("certificate    {names}; {expiry}\n"));
+    }
+    lines
+}
+
 fn peers(config: &Config) -> String {
     let policy = &config.turn.policy;
     let allowed = match (policy.only_allowed, policy.allow.is_empty()) {
@@ -205,7 +237,9 @@ mod tests {
         let expected = "\
 configuration  built-in defaults: ok
 realm          localhost
-listen         127.0.0.1:3478 (UDP, TCP)
+listen         127.0.0.1:3478 (UDP, TCP, TLS)
+tls only       127.0.0.1:5349
+certificate    localhost, 127.0.0.1, ::1; expires in 20 days
 threads        one per core
 relay          ports 49152-65535 (16384), addresses: 127.0.0.1 (from the listeners)
 credentials    users: 1, shared secrets: 0
@@ -218,7 +252,22 @@ strangers      replies per second and source: no limit
 http           metrics and health on 127.0.0.1:8080
 log            info as text, to stderr
 ";
-        assert_eq!(as_text(&Config::dev(), &Origin::default()), expected);
+        let mut config = Config::dev();
+        let tls = config.net.tls.as_mut().unwrap();
+        tls.listen.push("127.0.0.1:5349".parse().unwrap());
+        let now = tls.pairs[0].certificate.not_after() - 20 * SECS_PER_DAY;
+        assert_eq!(as_text(&config, &Origin::default(), now), expected);
+    }
+
+    #[test]
+    fn an_expired_certificate_is_told() {
+        let config = Config::dev();
+        let not_after = config.net.tls.as_ref().unwrap().pairs[0].certificate.not_after();
+        let text = as_text(&config, &Origin::default(), not_after + 1);
+        assert!(
+            text.contains("\ncertificate    localhost, 127.0.0.1, ::1; has expired\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -227,7 +276,7 @@ log            info as text, to stderr
         config.turn.auth.users.clear();
         let origin = Origin::default();
         let warning = "auth: neither users nor secrets: the server answers STUN and relays nothing";
-        assert!(as_text(&config, &origin).ends_with(&format!("\nwarning: {warning}\n")));
+        assert!(as_text(&config, &origin, 0).ends_with(&format!("\nwarning: {warning}\n")));
         assert_eq!(as_json(&config, &origin)["warnings"], json!([warning]));
     }
 
@@ -248,7 +297,7 @@ log            info as text, to stderr
         config.turn.auth.users = [("alice".to_owned(), "hunter2".into())].into();
         config.turn.auth.secrets = vec!["hunter2-hunter2-hunter2".to_owned()];
         let origin = Origin::default();
-        assert!(!as_text(&config, &origin).contains("hunter2"));
+        assert!(!as_text(&config, &origin, 0).contains("hunter2"));
         assert!(!as_json(&config, &origin).to_string().contains("hunter2"));
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::config::{Config, Lifetime, MAX_USERNAME_BYTES};
-use crate::net::clock;
+use crate::net::{self, clock};
 use crate::turn::rest;
 
 /// Make TURN credentials that expire, as iceServers JSON.
@@ -67,7 +67,7 @@ impl Credentials {
             )));
         }
         let credential = rest::password(secret, &username);
-        let urls = urls(&self.host(config)?, &config.net.listen);
+        let urls = urls(&self.host(config)?, &config.net);
         let server = json!({ "urls": urls, "username": username, "credential": credential });
         Ok(json!({ "iceServers": [server], "ttl": ttl }))
     }
@@ -128,17 +128,28 @@ fn in_url(host: IpAddr) -> String {
     }
 }
 
-/// The URLs of every port the server listens on.
-fn urls(host: &str, listen: &[SocketAddr]) -> Vec<String> {
+/// The URLs of every port the server listens on, in the order in which clients should try them.
+fn urls(host: &str, net: &net::Config) -> Vec<String> {
+    let (all, tls) = match &net.tls {
+        None => (ports(&net.listen), Vec::new()),
+        Some(tls) => (ports(&net.listen), ports(&[&net.listen[..], &tls.listen].concat())),
+    };
+    let plain = all.iter().flat_map(|port| {
+        [
+            format!("stun:{host}:{port}"),
+            format!("turn:{host}:{port}?transport=udp"),
+            format!("turn:{host}:{port}?transport=tcp"),
+        ]
+    });
+    plain.chain(tls.iter().map(|port| format!("turns:{host}:{port}?transport=tcp"))).collect()
+}
+
+/// Each port once.
+fn ports(listen: &[SocketAddr]) -> Vec<u16> {
     let mut ports: Vec<u16> = listen.iter().map(SocketAddr::port).collect();
     ports.sort_unstable();
     ports.dedup();
     ports
-        .iter()
-        .flat_map(|port| {
-            [format!("stun:{host}:{port}"), format!("turn:{host}:{port}?transport=udp")]
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -152,7 +163,12 @@ mod tests {
         let minted = asked("alice", None).mint(&config(), 1_433_062_316).unwrap();
         let expected = json!({
             "iceServers": [{
-                "urls": ["stun:127.0.0.1:3478", "turn:127.0.0.1:3478?transport=udp"],
+                "urls": [
+                    "stun:127.0.0.1:3478",
+                    "turn:127.0.0.1:3478?transport=udp",
+                    "turn:127.0.0.1:3478?transport=tcp",
+                    "turns:127.0.0.1:3478?transport=tcp",
+                ],
                 "username": "1433065916:alice",
                 "credential": "EFdEU6pBw2jxgawhGBGz4VQQWeU=",
             }],
@@ -225,10 +241,25 @@ mod tests {
 
     #[test]
     fn every_port_has_its_urls_once() {
-        let listen = ["0.0.0.0:3478", "[::]:3478", "0.0.0.0:443"].map(|it| it.parse().unwrap());
-        let expected =
-            ["stun:h:443", "turn:h:443?transport=udp", "stun:h:3478", "turn:h:3478?transport=udp"];
-        assert_eq!(urls("h", &listen), expected);
+        let mut net = config().net;
+        net.listen =
+            ["0.0.0.0:3478", "[::]:3478", "0.0.0.0:443"].map(|it| it.parse().unwrap()).into();
+        net.tls.as_mut().unwrap().listen = vec!["[::]:5349".parse().unwrap()];
+        let mut expected = vec![
+            "stun:h:443",
+            "turn:h:443?transport=udp",
+            "turn:h:443?transport=tcp",
+            "stun:h:3478",
+            "turn:h:3478?transport=udp",
+            "turn:h:3478?transport=tcp",
+            "turns:h:443?transport=tcp",
+            "turns:h:3478?transport=tcp",
+            "turns:h:5349?transport=tcp",
+        ];
+        assert_eq!(urls("h", &net), expected);
+        net.tls = None;
+        expected.truncate(6);
+        assert_eq!(urls("h", &net), expected);
     }
 
     #[test]

@@ -93,6 +93,9 @@ hairpin is ready. For your RTCPeerConnection:
 iceServers: [
   {{ urls: \"stun:{turn}\" }},
   {{ urls: \"turn:{turn}?transport=udp\", username: \"dev\", credential: \"dev\" }},
+  {{ urls: \"turn:{turn}?transport=tcp\", username: \"dev\", credential: \"dev\" }},
+  // Only for browsers that were told to accept the certificate, which is new at each start.
+  {{ urls: \"turns:{turn}?transport=tcp\", username: \"dev\", credential: \"dev\" }},
 ]
 
 {http}"
@@ -111,6 +114,7 @@ mod tests {
     fn the_banner_can_be_pasted() {
         let addresses = Addresses {
             listen: vec!["127.0.0.1:3478".parse().unwrap()],
+            tls: Vec::new(),
             http: vec!["127.0.0.1:8080".parse().unwrap()],
         };
         let expected = r#"hairpin is ready. For your RTCPeerConnection:
@@ -118,6 +122,9 @@ mod tests {
 iceServers: [
   { urls: "stun:127.0.0.1:3478" },
   { urls: "turn:127.0.0.1:3478?transport=udp", username: "dev", credential: "dev" },
+  { urls: "turn:127.0.0.1:3478?transport=tcp", username: "dev", credential: "dev" },
+  // Only for browsers that were told to accept the certificate, which is new at each start.
+  { urls: "turns:127.0.0.1:3478?transport=tcp", username: "dev", credential: "dev" },
 ]
 
 Metrics: http://127.0.0.1:8080/metrics

@@ -7,6 +7,7 @@ use super::Config;
 use super::error::{Fault, Key};
 use super::file::{Auth, File, Limits, Relay};
 use super::secrets::{self, Reader};
+use super::tls;
 use super::value::{Host, Listen, Ports};
 use crate::{http, logging, net, turn};
 
@@ -36,6 +37,7 @@ pub(super) fn config(
         let message = format!("more than {MAX_THREADS}; 0 means one per core");
         return Err(Fault::new([Key::new("threads")], message));
     }
+    let tls = tls::config(&file, reader)?;
     let policy = turn::policy::Config {
         allow: file.peers.allow.iter().map(|network| network.0).collect(),
         deny: file.peers.deny.iter().map(|network| network.0).collect(),
@@ -52,6 +54,7 @@ pub(super) fn config(
         allocations: file.limits.allocations.0 as usize,
         user_bandwidth: file.limits.user_bandwidth.0,
         unauthenticated_idle: file.limits.unauthenticated_idle.0,
+        tls,
     };
     let limits = turn::limits::Config {
         permissions_per_allocation: file.limits.permissions_per_allocation.0 as usize,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::value::{Bandwidth, Count, Host, Lifetime, Listen, Network, Ports};
+use super::value::{Bandwidth, Count, FileNames, Host, Lifetime, Listen, Network, Ports};
 use crate::logging::{Filter, Format};
 use crate::turn::auth::Password;
 use crate::turn::limits;
@@ -18,6 +18,7 @@ pub(super) struct File {
     pub(super) realm: String,
     pub(super) listen: Vec<Listen>,
     pub(super) threads: Count,
+    pub(super) tls: Tls,
     pub(super) relay: Relay,
     pub(super) auth: Auth,
     pub(super) peers: Peers,
@@ -25,6 +26,15 @@ pub(super) struct File {
     pub(super) stun: Stun,
     pub(super) http: Http,
     pub(super) log: Log,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Tls {
+    /// As many as keys; the first is the default.
+    pub(super) cert: FileNames,
+    pub(super) key: FileNames,
+    pub(super) listen: Vec<Listen>,
 }
 
 #[derive(Clone, Deserialize, PartialEq)]
@@ -101,6 +111,7 @@ impl Default for File {
             realm: "hairpin".to_owned(),
             listen: vec![literal("0.0.0.0:3478"), literal("[::]:3478")],
             threads: Count(0),
+            tls: Tls::default(),
             relay: Relay::default(),
             auth: Auth::default(),
             peers: Peers::default(),

@@ -7,6 +7,7 @@ mod build;
 mod error;
 mod file;
 mod secrets;
+mod tls;
 mod value;
 
 use std::env::{self, VarError};
@@ -23,6 +24,8 @@ pub(crate) use value::{Bandwidth, Lifetime};
 
 use ipnet::IpNet;
 
+use crate::net::certificates::Pair;
+use crate::net::clock;
 use crate::{http, logging, net, turn};
 
 /// Where the configuration is looked for when the command line names none.
@@ -55,6 +58,13 @@ unauthenticated_per_source = 0 # everything comes from one address
 [http]
 listen = ["127.0.0.1:8080"]
 "#;
+
+/// What the certificate of `--dev` is for.
+const DEV_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+/// A certificate that expires sooner should have been replaced by now.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * SECS_PER_DAY);
+/// What days are counted in.
+pub(crate) const SECS_PER_DAY: u64 = 24 * 3600;
 
 /// The settings of each module. Shows neither passwords nor secrets in `Debug`.
 #[derive(Clone, Debug)]
@@ -107,10 +117,13 @@ impl Config {
     }
 
     /// What `serve --dev` runs: user `dev` with password `dev`, loopback and private peers
-    /// allowed, listening on 127.0.0.1 only. No file and no variable changes it.
+    /// allowed, listening on 127.0.0.1 only, with a certificate made anew. No file and no variable
+    /// changes it.
     #[must_use]
     pub fn dev() -> Self {
-        let (config, _) = parse(Path::new("--dev"), DEV, None).expect("a constant, and tested");
+        let (mut config, _) = parse(Path::new("--dev"), DEV, None).expect("a constant, and tested");
+        let pair = Pair::self_signed(&DEV_NAMES).expect("the system has randomness");
+        config.net.tls = Some(net::tls::Config { pairs: vec![pair], listen: Vec::new() });
         config
     }
 
@@ -151,10 +164,30 @@ impl Config {
         if limits.channel_lifetime != rfc.channel_lifetime {
             warnings.push("limits.channel_lifetime: RFC 8656 demands 10m".to_owned());
         }
+        warnings.extend(self.expiry_warnings(clock::now().unix_secs));
         warnings.extend(origin.exposed.iter().map(|file| {
             format!("{}: every user of this machine can read the secrets in it", file.display())
         }));
         warnings
+    }
+}
+
+impl Config {
+    fn expiry_warnings(&self, unix_secs: u64) -> Vec<String> {
+        let pairs = self.net.tls.iter().flat_map(|tls| &tls.pairs).enumerate();
+        let warning = |(at, pair): (usize, &Pair)| {
+            let names = pair.certificate.names().join(", ");
+            let left = pair.certificate.not_after().checked_sub(unix_secs);
+            match left.map(Duration::from_secs) {
+                None => Some(format!("tls.cert: certificate {at} ({names}) has expired")),
+                Some(left) if left < EXPIRES_SOON => {
+                    let days = left.as_secs() / SECS_PER_DAY;
+                    Some(format!("tls.cert: certificate {at} ({names}) expires in {days} days"))
+                }
+                Some(_) => None,
+            }
+        };
+        pairs.filter_map(warning).collect()
     }
 }
 
@@ -179,7 +212,7 @@ fn parse(
         .map_err(|error| ConfigError::schema(name, text, &error))?;
     let mut reader = secrets::Reader::new(name.parent().unwrap_or(Path::new("")));
     if !file.auth.users.is_empty() || !file.auth.secrets.is_empty() {
-        reader.holds_secrets(name);
+        reader.note_exposed(name);
     }
     let config = build::config(file, &mut reader, environment_secret)
         .map_err(|fault| ConfigError::at(name, text, fault))?;

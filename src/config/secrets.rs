@@ -58,15 +58,20 @@ impl<'a> Reader<'a> {
         Ok(Sha256::digest(&bytes).into())
     }
 
-    /// Remembers the configuration itself, should everyone be able to read it.
-    pub(super) fn holds_secrets(&mut self, configuration: &Path) {
-        if fs::metadata(configuration).is_ok_and(|metadata| readable_by_others(&metadata)) {
-            self.exposed.push(configuration.to_owned());
+    /// Where a file is; a relative path starts at the configuration.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Remembers a file that somebody else reads, if everyone can.
+    pub(super) fn note_exposed(&mut self, path: &Path) {
+        if fs::metadata(path).is_ok_and(|metadata| readable_by_others(&metadata)) {
+            self.exposed.push(path.to_owned());
         }
     }
 
     fn read(&mut self, name: &str, key: &Key) -> Result<Vec<u8>, Fault> {
-        let path = self.directory.join(name);
+        let path = self.path(name);
         let (bytes, exposed) = read_bounded(&path)
             .map_err(|error| Fault::new([key.clone()], format!("cannot read {name:?}: {error}")))?;
         if exposed {

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 use crate::turn::auth::Password;
 
@@ -44,6 +44,10 @@ pub(super) struct Network(pub(super) IpNet);
 /// A whole number that is not negative.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Count(pub(super) u32);
+
+/// Names of files: one, or a list of them, or none, which is written as "".
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct FileNames(pub(super) Vec<String>);
 
 impl FromStr for Lifetime {
     type Err = String;
@@ -260,6 +264,37 @@ impl<'de> Deserialize<'de> for Count {
         }
 
         deserializer.deserialize_i64(WholeNumber)
+    }
+}
+
+impl<'de> Deserialize<'de> for FileNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = FileNames;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a file, or a list of names")
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<FileNames, E> {
+                Ok(FileNames(if name.is_empty() { Vec::new() } else { vec![name.to_owned()] }))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<FileNames, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = list.next_element::<String>()? {
+                    if name.is_empty() {
+                        return Err(A::Error::custom("a name in a list must not be empty"));
+                    }
+                    names.push(name);
+                }
+                Ok(FileNames(names))
+            }
+        }
+
+        deserializer.deserialize_any(OneOrMany)
     }
 }
 

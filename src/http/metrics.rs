@@ -8,7 +8,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use super::{PortCounts, Snapshot};
+use super::{PortCounts, Snapshot, Tls};
 use crate::stun::Code;
 use crate::turn::allocation::Transport;
 use crate::turn::stats::{self, Direction, DropReason, RequestMethod, Stats, Traffic};
@@ -22,6 +22,7 @@ pub(super) fn render(snapshot: &Snapshot) -> prometheus::Result<String> {
     families.extend(relayed(shards));
     families.push(dropped(shards));
     families.push(relay_ports(snapshot.relay_ports));
+    families.extend(snapshot.tls.iter().flat_map(certificates));
     families.extend(process());
     TextEncoder::new().encode_to_string(&families)
 }
@@ -156,6 +157,27 @@ fn relay_ports(ports: PortCounts) -> MetricFamily {
          after one until late packets are gone.",
         rows.map(|(state, count)| gauge(&[("state", state)], count as u64)).into(),
     )
+}
+
+fn certificates(tls: &Tls) -> [MetricFamily; 2] {
+    let not_after = tls.not_after.iter().enumerate();
+    let reloads = [("success", tls.reloads), ("failure", tls.failed_reloads)];
+    [
+        gauges(
+            "hairpin_tls_certificate_not_after_seconds",
+            "When each certificate that serves expires, in seconds since 1970; the label counts \
+             the certificates of the configuration from 0 on.",
+            not_after
+                .map(|(index, &secs)| gauge(&[("certificate", &index.to_string())], secs))
+                .collect(),
+        ),
+        counters(
+            "hairpin_tls_reloads_total",
+            "Certificates read again because their files had changed or a signal came: success \
+             replaced the old one, failure left it in place.",
+            reloads.map(|(result, count)| counter(&[("result", result)], count)).into(),
+        ),
+    ]
 }
 
 /// The operating system's view of the process.
@@ -362,6 +384,21 @@ mod tests {
         assert_eq!(series[r#"hairpin_allocation_relayed_bytes_bucket{le="+Inf"}"#], 2.0);
     }
 
+    #[test]
+    fn certificates_are_shown_where_there_are_any() {
+        let shown = series(&two_shards());
+
+        assert_eq!(
+            shown[r#"hairpin_tls_certificate_not_after_seconds{certificate="0"}"#],
+            1_800_000_000.0
+        );
+        assert_eq!(shown[r#"hairpin_tls_certificate_not_after_seconds{certificate="1"}"#], 0.0);
+        assert_eq!(shown[r#"hairpin_tls_reloads_total{result="success"}"#], 2.0);
+        assert_eq!(shown[r#"hairpin_tls_reloads_total{result="failure"}"#], 1.0);
+        let without = series(&Snapshot::default());
+        assert!(without.keys().all(|name| !name.starts_with("hairpin_tls_")));
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn the_process_is_shown_under_the_usual_names() {
@@ -393,6 +430,7 @@ mod tests {
         Snapshot {
             shards: vec![first, second],
             relay_ports: PortCounts { free: 7, used: 2, cooling: 1 },
+            tls: Some(Tls { not_after: vec![1_800_000_000, 0], reloads: 2, failed_reloads: 1 }),
         }
     }
 

@@ -67,6 +67,19 @@ pub struct Snapshot {
     pub shards: Vec<Stats>,
     /// The process-wide pool of relay ports.
     pub relay_ports: PortCounts,
+    /// The certificates; `None` where there is no TLS.
+    pub tls: Option<Tls>,
+}
+
+/// The certificates, and what has become of replacing them.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// When each one expires, in seconds since 1970, in the order of the configuration.
+    pub not_after: Vec<u64>,
+    /// Certificates replaced.
+    pub reloads: u64,
+    /// New files that could not serve.
+    pub failed_reloads: u64,
 }
 
 /// Relay ports by what they are doing; together they are the configured range.

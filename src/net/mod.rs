@@ -31,8 +31,11 @@ use crate::stun::AddressFamily;
 use crate::turn::{self, Stats, policy};
 use ports::{PortCounts, PortPool};
 use quota::Quotas;
-use thread::{Handle, Start};
+use stream::certificates::Certificates;
+use thread::{Handle, Listening, Start};
 use work::Shared;
+
+pub use stream::{certificates, tls};
 
 /// Whether several shards can listen on one port. Windows has no `SO_REUSEPORT`.
 pub const SHARES_PORTS: bool = cfg!(not(windows));
@@ -58,6 +61,8 @@ pub struct Config {
     pub unauthenticated_idle: Duration,
     /// Bytes per second one user may relay, both directions together; 0 is no limit.
     pub user_bandwidth: u64,
+    /// TLS over TCP, on all ports; `None` where there are no certificates.
+    pub tls: Option<tls::Config>,
 }
 
 impl Config {
@@ -116,7 +121,8 @@ impl std::error::Error for BindError {}
 #[derive(Debug)]
 pub struct Net {
     shards: Vec<Handle>,
-    listening: Vec<SocketAddr>,
+    listening: Listening,
+    certificates: Option<Arc<Certificates>>,
     pools: Arc<[Arc<PortPool>]>,
 }
 
@@ -138,6 +144,13 @@ impl Net {
             probe_relay(address, config.relay_ports.clone())
                 .map_err(|error| BindError::Relay { address, error })?;
         }
+        let tls = config.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+        for &address in tls {
+            let failed = |error| BindError::Listen { address, transport: "tls", error };
+            stream::probe(address).map_err(failed)?;
+        }
+        let certificates =
+            config.tls.as_ref().map(|tls| Arc::new(Certificates::new(tls.pairs.clone())));
         let pools: Arc<[_]> = relay_addresses
             .iter()
             .map(|&address| PortPool::new(address, config.relay_ports.clone(), seed()))
@@ -157,15 +170,15 @@ impl Net {
         });
         let streams = stream::Settings {
             unauthenticated_idle: config.unauthenticated_idle,
-            tls: None,
+            tls: certificates.clone().map(tls::server_config).map(Arc::new),
             count: Arc::default(),
         };
         let shared = Shared { pools: Arc::clone(&pools), quotas, bind_warned: Arc::default() };
-        let mut net = Self { shards: Vec::new(), listening: config.listen.clone(), pools };
+        let listening = Listening { all: config.listen.clone(), tls: tls.to_vec() };
+        let mut net = Self { shards: Vec::new(), listening, certificates, pools };
         for (post, inbox) in post::open(shard_count(config.threads)) {
-            // Where the port is 0, the first shard finds one and the others join it.
             let (handle, listening) = thread::start(Start {
-                listen: net.listening.clone(),
+                listening: net.listening.clone(),
                 core: core.clone(),
                 host: host.clone(),
                 seed: seed(),
@@ -184,7 +197,19 @@ impl Net {
     /// Where the listeners are, in the order of the configuration.
     #[must_use]
     pub fn listening(&self) -> &[SocketAddr] {
-        &self.listening
+        &self.listening.all
+    }
+
+    /// Where the listeners are that speak TLS only, in the order of the configuration.
+    #[must_use]
+    pub fn listening_tls(&self) -> &[SocketAddr] {
+        &self.listening.tls
+    }
+
+    /// The certificates; `None` where there is no TLS.
+    #[must_use]
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_deref()
     }
 
     /// Where relayed addresses are allocated.

@@ -25,12 +25,23 @@ use crate::turn::{self, Server, Stats, policy};
 const COMMANDS_MAX: usize = 16;
 /// How often to look whether the machine has got other addresses.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
+/// Ports tried where any port will do.
+const FREE_PORT_ATTEMPTS: usize = 16;
 /// The most time between two looks at what has expired.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Where shards listen. Where a port is 0, the first shard finds one and the others join it.
+#[derive(Clone, Debug)]
+pub(super) struct Listening {
+    /// UDP, and TCP.
+    pub(super) all: Vec<SocketAddr>,
+    /// TLS only.
+    pub(super) tls: Vec<SocketAddr>,
+}
+
 /// What a shard starts with.
 pub(super) struct Start {
-    pub(super) listen: Vec<SocketAddr>,
+    pub(super) listening: Listening,
     pub(super) core: turn::Config,
     pub(super) host: policy::Host,
     pub(super) seed: [u8; 32],
@@ -88,10 +99,10 @@ impl Handle {
 }
 
 /// Starts the thread; returns when its sockets are bound, and where.
-pub(super) fn start(start: Start) -> Result<(Handle, Vec<SocketAddr>), BindError> {
+pub(super) fn start(start: Start) -> Result<(Handle, Listening), BindError> {
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
     let (bound, binding) = std::sync::mpsc::channel();
-    let first = start.listen.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
+    let first = start.listening.all.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
     let failed = |error| BindError::Listen { address: first, transport: "udp", error };
     let thread = std::thread::Builder::new()
         .name(format!("shard-{}", start.post.own()))
@@ -104,7 +115,7 @@ pub(super) fn start(start: Start) -> Result<(Handle, Vec<SocketAddr>), BindError
 fn run(
     start: Start,
     mut inbox: mpsc::Receiver<Command>,
-    bound: &std::sync::mpsc::Sender<Result<Vec<SocketAddr>, BindError>>,
+    bound: &std::sync::mpsc::Sender<Result<Listening, BindError>>,
 ) {
     let runtime = match Builder::new_current_thread()
         .enable_io()
@@ -113,36 +124,34 @@ fn run(
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            let address = start.listen.first().copied().unwrap_or_else(|| ([0; 4], 0).into());
+            let address =
+                start.listening.all.first().copied().unwrap_or_else(|| ([0; 4], 0).into());
             let _ = bound.send(Err(BindError::Listen { address, transport: "udp", error }));
             return;
         }
     };
     runtime.block_on(async {
-        let bindings =
-            bind(&start.listen).and_then(|listeners| Ok((bind_streams(&listeners)?, listeners)));
-        let (stream_listeners, listeners) = match bindings {
+        let (listeners, stream_listeners, listening) = match bind(&start.listening) {
             Ok(bindings) => bindings,
             Err(error) => {
                 let _ = bound.send(Err(error));
                 return;
             }
         };
-        let addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
         let Start { core, mut host, seed, shared, streams, post, inbox: mail, .. } = start;
-        host.endpoints.extend(&addresses);
+        host.endpoints.extend(listening.all.iter().chain(&listening.tls));
         let server = Server::new(core, host, seed);
         let shard = Shard::new(server, listeners, shared, post);
         tokio::task::spawn_local(udp::pump_post(Rc::clone(&shard), mail));
-        let listening = addresses.len();
-        let _ = bound.send(Ok(addresses));
+        let count = listening.all.len();
+        let _ = bound.send(Ok(listening));
         let Some(Command::Serve) = inbox.recv().await else { return };
-        for index in 0..listening {
+        for index in 0..count {
             tokio::task::spawn_local(udp::pump(Rc::clone(&shard), SocketKey::Listener(index)));
         }
-        for listener in stream_listeners {
+        for (listener, speaks) in stream_listeners {
             let shard = Rc::clone(&shard);
-            let accepting = stream::accept(shard, listener, Speaks::Both, streams.clone());
+            let accepting = stream::accept(shard, listener, speaks, streams.clone());
             tokio::task::spawn_local(accepting);
         }
         serve(&shard, inbox).await;
@@ -150,25 +159,46 @@ fn run(
     });
 }
 
-fn bind(listen: &[SocketAddr]) -> Result<Vec<Listener>, BindError> {
-    listen
-        .iter()
-        .map(|&address| {
-            let bound = Listener::bind(address);
-            bound.map_err(|error| BindError::Listen { address, transport: "udp", error })
-        })
-        .collect()
+type Bindings = (Vec<Listener>, Vec<(TcpListener, Speaks)>, Listening);
+
+fn bind(wanted: &Listening) -> Result<Bindings, BindError> {
+    let failed = |address, transport| {
+        move |error: std::io::Error| BindError::Listen { address, transport, error }
+    };
+    let mut bound = Listening { all: Vec::new(), tls: Vec::new() };
+    let (mut listeners, mut streams) = (Vec::new(), Vec::new());
+    for &address in &wanted.all {
+        let (listener, stream) = bind_both(address)?;
+        bound.all.push(listener.address);
+        listeners.push(listener);
+        streams.push((stream, Speaks::Both));
+    }
+    for &address in &wanted.tls {
+        let stream = stream::bind(address).map_err(failed(address, "tls"))?;
+        bound.tls.push(stream.local_addr().map_err(failed(address, "tls"))?);
+        streams.push((stream, Speaks::Tls));
+    }
+    Ok((listeners, streams, bound))
 }
 
-fn bind_streams(listeners: &[Listener]) -> Result<Vec<TcpListener>, BindError> {
-    listeners
-        .iter()
-        .map(|listener| {
-            let address = listener.address;
-            let bound = stream::bind(address);
-            bound.map_err(|error| BindError::Listen { address, transport: "tcp", error })
-        })
-        .collect()
+/// UDP and TCP on the same port. Where any port will do, one that is free for the one may be taken
+/// for the other.
+fn bind_both(wanted: SocketAddr) -> Result<(Listener, TcpListener), BindError> {
+    let mut attempts = if wanted.port() == 0 { FREE_PORT_ATTEMPTS } else { 1 };
+    loop {
+        let listener = Listener::bind(wanted).map_err(|error| BindError::Listen {
+            address: wanted,
+            transport: "udp",
+            error,
+        })?;
+        let address = listener.address;
+        attempts -= 1;
+        match stream::bind(address) {
+            Ok(stream) => return Ok((listener, stream)),
+            Err(_) if attempts > 0 => {}
+            Err(error) => return Err(BindError::Listen { address, transport: "tcp", error }),
+        }
+    }
 }
 
 /// The end of the tick that begins now.

@@ -41,6 +41,7 @@ fn channel_data_len(stream: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

@@ -65,6 +65,8 @@ fn chromium(url: &str, profile: &std::path::Path) -> Option<Child> {
             .args(["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"])
             // Browsers leave loopback out of ICE unless told otherwise.
             .arg("--allow-loopback-in-peer-connection")
+            // The server's certificate is made for this run.
+            .arg("--ignore-certificate-errors")
             .arg(format!("--user-data-dir={}", profile.display()))
             .arg(url)
             .stdin(Stdio::null())
@@ -78,11 +80,25 @@ fn chromium(url: &str, profile: &std::path::Path) -> Option<Child> {
 
 #[tokio::test]
 async fn chromium_moves_a_mebibyte_over_relays_alone() {
+    relays_a_mebibyte("turn", "udp").await;
+}
+
+#[tokio::test]
+async fn chromium_moves_a_mebibyte_over_tcp() {
+    relays_a_mebibyte("turn", "tcp").await;
+}
+
+#[tokio::test]
+async fn chromium_moves_a_mebibyte_over_tls() {
+    relays_a_mebibyte("turns", "tcp").await;
+}
+
+async fn relays_a_mebibyte(scheme: &str, transport: &str) {
     let server = TestServer::start(|_| {});
     let turn = server.turn();
     let (url, result) = serve_page(json!({
         "iceServers": [{
-            "urls": format!("turn:{turn}?transport=udp"),
+            "urls": format!("{scheme}:{turn}?transport={transport}"),
             "username": "alice",
             "credential": "secret",
         }],
@@ -115,6 +131,16 @@ async fn chromium_moves_a_mebibyte_over_relays_alone() {
     assert_eq!(result["sent"].as_str().map(str::len), Some(64), "{result}");
     assert_eq!(result["pair"], json!(["relay", "relay"]), "{result}");
     let relayed = scrape(server.http()).await.sum("hairpin_relay_bytes_total");
+    let transport = if scheme == "turns" { "tls" } else { transport };
+    let opened = format!(
+        r#"hairpin_requests_total{{method="allocate",transport="{transport}",code="200"}}"#
+    );
+    let metrics = scrape(server.http()).await;
+    assert_eq!(
+        metrics.get(&opened),
+        metrics.sum("hairpin_allocations_total"),
+        "all over {transport}"
+    );
     // Each byte passes two relays, and each relay counts it.
     assert!(relayed >= 2.0 * f64::from(1 << 20), "{relayed} bytes relayed, seen before: {seen:?}");
 }

@@ -34,6 +34,11 @@ impl TestServer {
         self.running.as_ref().unwrap().addresses().listen[0]
     }
 
+    /// The server itself.
+    pub fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
     /// All UDP listeners, in the order of the configuration.
     pub fn listening(&self) -> &[SocketAddr] {
         &self.running.as_ref().unwrap().addresses().listen

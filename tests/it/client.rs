@@ -14,10 +14,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha1::Sha1;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
+
+use super::stream::{Framed, Stream};
 
 /// Generous: a loaded machine is slow, and nothing is measured.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -182,21 +183,17 @@ pub(crate) enum Received {
     Channel(u16, Vec<u8>),
 }
 
-/// What a client sends and receives through.
+/// What a client talks over.
 enum Wire {
-    Datagrams(UdpSocket, SocketAddr),
-    /// A connection, with what has been read of the next message.
-    Stream(Mutex<(Box<dyn Stream>, Vec<u8>)>, SocketAddr),
+    Udp(UdpSocket),
+    Stream(Mutex<Framed>),
 }
-
-/// A connection of any kind.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// One client, which is one five-tuple.
 pub(crate) struct Client {
     wire: Wire,
+    local: SocketAddr,
+    server: SocketAddr,
     user: String,
     password: String,
     realm: Vec<u8>,
@@ -213,25 +210,21 @@ impl Client {
 
     /// A client `alice` at another address of this machine.
     pub(crate) fn at(ip: IpAddr, server: SocketAddr) -> Self {
-        Self::with(Wire::Datagrams(socket(ip), server))
+        let socket = socket(ip);
+        let local = socket.local_addr().unwrap();
+        Self::on(Wire::Udp(socket), local, server)
     }
 
-    /// A client `alice` over TCP.
-    pub(crate) async fn tcp(server: SocketAddr) -> Self {
-        let stream = TcpStream::connect(server).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let local = stream.local_addr().unwrap();
-        Self::over(stream, local)
+    /// A client `alice` on a connection from `local` to the server.
+    pub(crate) fn over(stream: impl Stream, local: SocketAddr, server: SocketAddr) -> Self {
+        Self::on(Wire::Stream(Mutex::new(Framed::new(stream))), local, server)
     }
 
-    /// A client `alice` over a connection that is there already.
-    pub(crate) fn over(stream: impl Stream + 'static, local: SocketAddr) -> Self {
-        Self::with(Wire::Stream(Mutex::new((Box::new(stream), Vec::new())), local))
-    }
-
-    fn with(wire: Wire) -> Self {
+    fn on(wire: Wire, local: SocketAddr, server: SocketAddr) -> Self {
         Self {
             wire,
+            local,
+            server,
             user: "alice".into(),
             password: "secret".into(),
             realm: Vec::new(),
@@ -254,14 +247,7 @@ impl Client {
     }
 
     pub(crate) fn local(&self) -> SocketAddr {
-        match &self.wire {
-            Wire::Datagrams(socket, _) => socket.local_addr().unwrap(),
-            Wire::Stream(_, local) => *local,
-        }
-    }
-
-    fn is_ipv6(&self) -> bool {
-        self.local().is_ipv6()
+        self.local
     }
 
     /// The relayed address.
@@ -277,44 +263,54 @@ impl Client {
         hash.finalize().into()
     }
 
+    /// Says on a connection that nothing follows.
+    pub(crate) async fn shutdown(&self) {
+        match &self.wire {
+            Wire::Udp(_) => panic!("nothing to close"),
+            Wire::Stream(framed) => framed.lock().await.shutdown().await.unwrap(),
+        }
+    }
+
+    /// A client `alice` over TCP.
+    pub(crate) async fn tcp(server: SocketAddr) -> Self {
+        let stream = TcpStream::connect(server).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let local = stream.local_addr().unwrap();
+        Self::over(stream, local, server)
+    }
+
+    /// Sends these very bytes over a connection, whole messages or not.
+    pub(crate) async fn send_bytes(&self, bytes: &[u8]) {
+        let Wire::Stream(framed) = &self.wire else { panic!("datagrams are whole") };
+        framed.lock().await.write(bytes).await.unwrap();
+    }
+
+    /// Whether the server has closed the connection, or does so before the deadline.
+    pub(crate) async fn is_closed(&self) -> bool {
+        let Wire::Stream(framed) = &self.wire else { panic!("datagrams have no end") };
+        framed.lock().await.is_closed(Instant::now() + DEADLINE).await
+    }
+
     /// Sends as it is.
     pub(crate) async fn send_raw(&self, bytes: &[u8]) {
         match &self.wire {
-            Wire::Datagrams(socket, server) => {
-                socket.send_to(bytes, *server).await.unwrap();
-            }
-            Wire::Stream(stream, _) => {
-                let (stream, _) = &mut *stream.lock().await;
-                stream.write_all(bytes).await.unwrap();
-                stream.flush().await.unwrap();
-            }
+            Wire::Udp(socket) => drop(socket.send_to(bytes, self.server).await.unwrap()),
+            Wire::Stream(framed) => framed.lock().await.send(bytes).await.unwrap(),
         }
     }
 
     /// The next message, whatever it is, if there is one before `until`.
     pub(crate) async fn recv_raw(&self, until: Instant) -> Option<Vec<u8>> {
-        let (socket, server) = match &self.wire {
-            Wire::Datagrams(socket, server) => (socket, server),
-            Wire::Stream(stream, _) => {
-                let (stream, read) = &mut *stream.lock().await;
-                return timeout_at(until, next_message(stream, read)).await.ok()?;
-            }
+        let socket = match &self.wire {
+            Wire::Udp(socket) => socket,
+            Wire::Stream(framed) => return framed.lock().await.recv(until).await,
         };
         let mut bytes = vec![0; 65_536];
         let received = timeout_at(until, socket.recv_from(&mut bytes)).await.ok()?;
         let (length, from) = received.unwrap();
-        assert_eq!(from, *server, "everything comes from the address that was asked");
+        assert_eq!(from, self.server, "everything comes from the address that was asked");
         bytes.truncate(length);
         Some(bytes)
-    }
-
-    /// Whether the server has closed the connection, or does so before the deadline.
-    pub(crate) async fn is_closed(&self) -> bool {
-        let Wire::Stream(stream, _) = &self.wire else { panic!("datagrams have no end") };
-        let (stream, _) = &mut *stream.lock().await;
-        let mut byte = [0];
-        let read = timeout(DEADLINE, stream.read(&mut byte)).await;
-        matches!(read, Ok(Ok(0) | Err(_)))
     }
 
     /// Sends until answered; what peers sent meanwhile waits for [`Client::recv`].
@@ -324,7 +320,7 @@ impl Client {
             self.send_raw(request).await;
             // A stream loses nothing, so nothing is sent twice.
             let wait = match self.wire {
-                Wire::Datagrams(..) => RETRANSMIT,
+                Wire::Udp(_) => RETRANSMIT,
                 Wire::Stream(..) => DEADLINE,
             };
             let until = Instant::now() + wait;
@@ -399,7 +395,7 @@ impl Client {
     /// Allocate, of the family that the server is reached by. 200 or an error code.
     pub(crate) async fn allocate(&mut self) -> u16 {
         let family = (REQUESTED_ADDRESS_FAMILY, vec![2, 0, 0, 0]);
-        let more = if self.is_ipv6() { vec![family] } else { vec![] };
+        let more = if self.local.is_ipv6() { vec![family] } else { vec![] };
         self.allocate_with(&more).await.code()
     }
 
@@ -440,13 +436,10 @@ impl Client {
         self.send_raw(&message).await;
     }
 
-    /// ChannelData, without padding in a datagram, and with it in a stream.
+    /// ChannelData, without padding, as datagrams have it; a stream adds it.
     pub(crate) async fn send_channel(&self, number: u16, data: &[u8]) {
-        let mut message = channel_data(number, data);
-        if matches!(self.wire, Wire::Datagrams(..)) {
-            message.truncate(4 + data.len());
-        }
-        self.send_raw(&message).await;
+        let length = (data.len() as u16).to_be_bytes();
+        self.send_raw(&[&number.to_be_bytes()[..], &length, data].concat()).await;
     }
 
     /// What peers sent before the last answer arrived, and nobody has asked for.
@@ -466,33 +459,6 @@ impl Client {
             if bytes[0] != 1 {
                 return received(bytes);
             }
-        }
-    }
-}
-
-/// ChannelData with the padding of streams.
-pub(crate) fn channel_data(number: u16, data: &[u8]) -> Vec<u8> {
-    let length = (data.len() as u16).to_be_bytes();
-    let mut message = [&number.to_be_bytes()[..], &length, data].concat();
-    message.resize(message.len().next_multiple_of(4), 0);
-    message
-}
-
-/// Takes one message from a stream, checking that its padding is zero. `None` is the end.
-async fn next_message(stream: &mut Box<dyn Stream>, read: &mut Vec<u8>) -> Option<Vec<u8>> {
-    loop {
-        if let Some(&[first, _, l0, l1]) = read.first_chunk() {
-            let length = usize::from(u16::from_be_bytes([l0, l1]));
-            let length = if first >= 0x40 { 4 + length } else { 20 + length };
-            if read.len() >= length.next_multiple_of(4) {
-                let mut message: Vec<u8> = read.drain(..length.next_multiple_of(4)).collect();
-                assert!(message[length..].iter().all(|&byte| byte == 0), "padding is zero");
-                message.truncate(length);
-                return Some(message);
-            }
-        }
-        if stream.read_buf(read).await.ok()? == 0 {
-            return None;
         }
     }
 }

@@ -11,4 +11,6 @@ mod lifetimes;
 mod limits;
 mod observability;
 mod relay;
+mod stream;
 mod tcp;
+mod tls;

@@ -7,10 +7,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::client::{Client, DEADLINE, Peer, Received, binding_request, channel_data};
+use super::client::{Client, DEADLINE, Peer, Received, binding_request};
 use super::common::{TestServer, scrape};
 
 const CHANNEL: u16 = 0x4000;
+
+/// ChannelData with the padding of streams.
+fn channel_data(number: u16, data: &[u8]) -> Vec<u8> {
+    let length = (data.len() as u16).to_be_bytes();
+    let mut message = [&number.to_be_bytes()[..], &length, data].concat();
+    message.resize(message.len().next_multiple_of(4), 0);
+    message
+}
 
 fn server() -> TestServer {
     TestServer::start(|_| {})
@@ -68,7 +76,7 @@ async fn many_messages_in_one_segment_are_all_answered() {
     let server = server();
     let client = Client::tcp(server.turn()).await;
     let requests: Vec<_> = (0..50).map(|_| binding_request()).collect();
-    client.send_raw(&requests.concat()).await;
+    client.send_bytes(&requests.concat()).await;
     let until = tokio::time::Instant::now() + DEADLINE;
     for request in &requests {
         let answer = client.recv_raw(until).await.expect("an answer");
@@ -83,7 +91,7 @@ async fn a_message_may_come_byte_by_byte() {
     let (client, peer) = connected(&server).await;
     let message = [channel_data(CHANNEL, b"hello"), channel_data(CHANNEL, b"again")].concat();
     for byte in message {
-        client.send_raw(&[byte]).await;
+        client.send_bytes(&[byte]).await;
         tokio::task::yield_now().await;
     }
     assert_eq!(peer.recv().await.1, b"hello");
@@ -98,9 +106,9 @@ async fn messages_cut_anywhere_arrive_whole() {
         [channel_data(CHANNEL, &[1; 30_000]), channel_data(CHANNEL, &[2; 40_001])].concat();
     for cut in [1, 4, 29_999, 30_003, 30_004, 30_005, 30_008, 70_000] {
         let (first, second) = message.split_at(cut);
-        client.send_raw(first).await;
+        client.send_bytes(first).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
-        client.send_raw(second).await;
+        client.send_bytes(second).await;
         assert_eq!(peer.recv().await.1, vec![1; 30_000], "cut at {cut}");
         assert_eq!(peer.recv().await.1, vec![2; 40_001], "cut at {cut}");
     }
@@ -160,7 +168,7 @@ async fn what_is_no_message_closes_that_connection_alone() {
         [binding_request(), vec![0x80; 20]].concat(),
     ] {
         let client = Client::tcp(server.turn()).await;
-        client.send_raw(&junk).await;
+        client.send_bytes(&junk).await;
         let answered = junk.len() > 20
             && junk[..20]
                 == binding_request()[..8].iter().chain(&junk[8..20]).copied().collect::<Vec<_>>()[..];
@@ -186,7 +194,7 @@ async fn silent_and_dribbling_connections_are_closed() {
     let dribble = async {
         let request = binding_request();
         for byte in &request[..10] {
-            dribbling.send_raw(&[*byte]).await;
+            dribbling.send_bytes(&[*byte]).await;
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
         dribbling.is_closed().await

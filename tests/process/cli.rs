@@ -17,6 +17,9 @@ const READY: &str = r#"hairpin is ready. For your RTCPeerConnection:
 iceServers: [
   { urls: "stun:127.0.0.1:3478" },
   { urls: "turn:127.0.0.1:3478?transport=udp", username: "dev", credential: "dev" },
+  { urls: "turn:127.0.0.1:3478?transport=tcp", username: "dev", credential: "dev" },
+  // Only for browsers that were told to accept the certificate, which is new at each start.
+  { urls: "turns:127.0.0.1:3478?transport=tcp", username: "dev", credential: "dev" },
 ]
 
 Metrics: http://127.0.0.1:8080/metrics

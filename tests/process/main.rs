@@ -13,4 +13,5 @@ mod logs;
 mod memory;
 mod server;
 mod snippets;
+mod tls;
 mod turnutils;

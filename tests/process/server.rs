@@ -71,6 +71,13 @@ impl ConfigFile {
         Self { directory }
     }
 
+    /// Puts a file next to the configuration.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let next = self.directory.path().join("next");
+        fs::write(&next, text).unwrap();
+        fs::rename(next, self.directory.path().join(name)).unwrap();
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("hairpin.toml")
     }
@@ -201,7 +208,7 @@ pub(crate) struct Server {
     process: Process,
     pub(crate) turn: SocketAddr,
     pub(crate) http: SocketAddr,
-    _config: ConfigFile,
+    pub(crate) config: ConfigFile,
 }
 
 impl Server {
@@ -212,7 +219,11 @@ impl Server {
 
     /// The same with a command that runs `hairpin` with the arguments it is given.
     pub(crate) fn start_as(command: &mut Command, settings: &Settings<'_>) -> Self {
-        let config = ConfigFile::new(&settings.toml());
+        Self::start_in(command, ConfigFile::new(&settings.toml()))
+    }
+
+    /// The same with a configuration that is written already.
+    pub(crate) fn start_in(command: &mut Command, config: ConfigFile) -> Self {
         let process = Process::spawn(command.args(["serve", "--config"]).arg(config.path()));
         let address = |what| {
             let line = &process.stderr().wait_for(what, 1)[0];
@@ -221,7 +232,7 @@ impl Server {
         let (turn, http) = (address("listening (udp)"), address("listening (http)"));
         // The last line of the start: what comes later is about something else.
         process.stderr().wait_for("relaying (udp)", 1);
-        Self { process, turn, http, _config: config }
+        Self { process, turn, http, config }
     }
 
     pub(crate) fn process(&self) -> &Process {

@@ -118,6 +118,11 @@ impl Connection {
             None => self.tcp.try_read(&mut buffer[left_over..]),
             Some(session) => session.read(&self.tcp, &mut buffer[left_over..]),
         };
+        // The session answers by itself; what the kernel did not take must go out later.
+        let unsent = self.session.borrow().as_ref().is_some_and(Session::is_blocked);
+        if unsent && !self.blocked.replace(true) {
+            self.wake.notify_one();
+        }
         match read {
             Ok(0) => Ok(Some(0..0)),
             Ok(read) => {
@@ -157,6 +162,14 @@ impl Connection {
         waiting.extend_from_slice(data);
         waiting.extend_from_slice(&[0; 3][..padding]);
         Ok(())
+    }
+
+    /// Tells a TLS client that nothing follows. Nobody waits for it to hear that.
+    pub(super) fn close(&self) {
+        if let Some(session) = &mut *self.session.borrow_mut() {
+            // An error means that the client has gone first.
+            let _ = session.close(&self.tcp);
+        }
     }
 
     /// Writes as much of what waits as the kernel takes.

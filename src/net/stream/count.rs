@@ -86,6 +86,7 @@ mod tests {
         assert!(count.take(IpAddr::from([198, 51, 100, 2])).is_some());
         drop(held);
         assert!(count.take(source).is_some());
-        assert_eq!((count.lock().all, count.lock().by_source.len()), (0, 0));
+        let state = count.lock();
+        assert_eq!((state.all, state.by_source.len()), (0, 0));
     }
 }

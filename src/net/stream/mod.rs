@@ -4,9 +4,10 @@
 //! A connection belongs to the shard that accepted it. It must deliver its first message soon,
 //! and while it has no allocation each next one not much later; only then it may stay.
 
+pub mod certificates;
 mod connection;
 mod count;
-pub(super) mod tls;
+pub mod tls;
 
 use std::cell::RefCell;
 use std::io;
@@ -148,6 +149,7 @@ async fn serve(
     let id = shard.borrow_mut().connected(Rc::clone(&connection));
     let reason = converse(&shard, id, &connection, deadline, settings.unauthenticated_idle).await;
     debug!(%client, reason, "connection closed");
+    connection.close();
     shard.borrow_mut().disconnected(id);
 }
 

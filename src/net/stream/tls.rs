@@ -2,48 +2,86 @@
 //! writes. Certificates are chosen anew for each handshake, so that they can be replaced.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use rustls::ServerConnection;
+use rustls::crypto::aws_lc_rs;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
 
+use super::certificates::{Certificates, Pair};
 use super::connection::write_all;
+use crate::stun::framing;
 
+/// What a client that offers protocols must offer one of (RFC 7443), best first. One that offers
+/// none is served as well: browsers do not.
+const ALPN: [&[u8]; 3] = [b"stun.turn", b"stun.nat-discovery", b"http/1.1"];
 /// Ciphertext that may wait in the session; plaintext beyond waits in the connection.
 const CIPHERTEXT_MAX: usize = 64 * 1024;
 /// How much is read from the kernel at once.
 const READ_LEN: usize = 32 * 1024;
+
+/// TLS as it is configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// At least one; the first is the default.
+    pub pairs: Vec<Pair>,
+    /// Ports that speak TLS only, besides those that speak TURN over TCP too.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// How every handshake goes. There is no early data: it could be replayed.
+pub(in crate::net) fn server_config(certificates: Arc<Certificates>) -> ServerConfig {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .expect("the provider has cipher suites for both")
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
+    // Tickets, unlike remembered sessions, are good on every shard. Without randomness there are
+    // none, and every handshake is a whole one.
+    if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
+        config.ticketer = ticketer;
+    }
+    config
+}
 
 /// One TLS session.
 pub(in crate::net) struct Session {
     tls: Box<ServerConnection>,
     /// The client has said that it sends no more.
     closed: bool,
+    /// What has not been encrypted of a frame whose beginning has.
+    rest_of_frame: usize,
 }
 
 impl Session {
     /// A session before its handshake.
     pub(in crate::net) fn new(mut tls: ServerConnection) -> Self {
         tls.set_buffer_limit(Some(CIPHERTEXT_MAX));
-        Self { tls: Box::new(tls), closed: false }
+        Self { tls: Box::new(tls), closed: false, rest_of_frame: 0 }
     }
 
-    /// Reads and decrypts. `WouldBlock` also while the handshake goes on; 0 is the end.
+    /// Reads from the kernel once and decrypts. `WouldBlock` also where that brought nothing for
+    /// the application, which the handshake does not, and empty records never do; 0 is the end.
     ///
     /// `plaintext` has room for all that one read from the kernel can hold.
     pub(super) fn read(&mut self, tcp: &TcpStream, plaintext: &mut [u8]) -> io::Result<usize> {
-        let mut ciphertext = [0; READ_LEN];
-        while !self.closed {
-            let length = tcp.try_read(&mut ciphertext)?;
-            if length == 0 {
-                return Ok(0);
-            }
-            let read = self.decrypt(tcp, &ciphertext[..length], plaintext)?;
-            if read > 0 {
-                return Ok(read);
-            }
+        if self.closed {
+            return Ok(0);
         }
-        Ok(0)
+        let mut ciphertext = [0; READ_LEN];
+        let length = tcp.try_read(&mut ciphertext)?;
+        if length == 0 {
+            return Ok(0);
+        }
+        match self.decrypt(tcp, &ciphertext[..length], plaintext)? {
+            0 if !self.closed => Err(io::ErrorKind::WouldBlock.into()),
+            read => Ok(read),
+        }
     }
 
     /// Takes the plaintext out after each step: rustls refuses more input while it holds much.
@@ -54,36 +92,70 @@ impl Session {
         plaintext: &mut [u8],
     ) -> io::Result<usize> {
         let mut filled = 0;
-        while !ciphertext.is_empty() {
+        while !ciphertext.is_empty() && !self.closed {
             self.tls.read_tls(&mut ciphertext)?;
             let processed = self.tls.process_new_packets();
             // Handshake messages, and the alert that says what was wrong.
             self.write_ciphertext(tcp)?;
-            processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            match self.tls.reader().read(&mut plaintext[filled..]) {
-                Ok(0) => {
-                    self.closed = true;
-                    break;
+            let state =
+                processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            let readable = state.plaintext_bytes_to_read();
+            if readable > 0 {
+                let room = plaintext.get_mut(filled..).unwrap_or_default();
+                if room.len() < readable {
+                    return Err(io::Error::other("more plaintext than ciphertext"));
                 }
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                filled += self.tls.reader().read(room)?;
             }
+            self.closed = state.peer_has_closed();
         }
         Ok(filled)
     }
 
     /// Encrypts and writes; returns how much of `plaintext` was taken over, and whether the
-    /// kernel takes no more.
+    /// kernel takes no more. `plaintext` is whole frames, but for the beginning of the first that
+    /// was taken over before.
+    ///
+    /// Each frame begins a record: coturn's client takes a record for a message.
     pub(super) fn write(&mut self, tcp: &TcpStream, plaintext: &[u8]) -> io::Result<(usize, bool)> {
         let mut taken = 0;
         loop {
+            taken += self.encrypt(&plaintext[taken..])?;
             let blocked = self.write_ciphertext(tcp)?;
             if blocked || taken == plaintext.len() || self.tls.is_handshaking() {
                 return Ok((taken, blocked));
             }
-            taken += self.tls.writer().write(&plaintext[taken..])?;
         }
+    }
+
+    /// Encrypts as much as there is room for.
+    fn encrypt(&mut self, plaintext: &[u8]) -> io::Result<usize> {
+        let mut taken = 0;
+        while taken < plaintext.len() && !self.tls.is_handshaking() {
+            let rest = &plaintext[taken..];
+            if self.rest_of_frame == 0 {
+                let length = framing::frame_len(rest).ok().flatten();
+                self.rest_of_frame = length.unwrap_or(rest.len());
+            }
+            let written = self.tls.writer().write(&rest[..rest.len().min(self.rest_of_frame)])?;
+            if written == 0 {
+                break;
+            }
+            self.rest_of_frame -= written;
+            taken += written;
+        }
+        Ok(taken)
+    }
+
+    /// Whether the kernel has not taken all there is to send.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.tls.wants_write()
+    }
+
+    /// Tells the client that nothing follows, if there is room for it.
+    pub(super) fn close(&mut self, tcp: &TcpStream) -> io::Result<()> {
+        self.tls.send_close_notify();
+        self.write_ciphertext(tcp).map(drop)
     }
 
     fn write_ciphertext(&mut self, tcp: &TcpStream) -> io::Result<bool> {
@@ -113,6 +185,10 @@ impl Write for Kernel<'_> {
             (0, true) => Err(io::ErrorKind::WouldBlock.into()),
             (written, _) => Ok(written),
         }
+    }
+
+    fn write_vectored(&mut self, records: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(records)
     }
 
     fn flush(&mut self) -> io::Result<()> {
