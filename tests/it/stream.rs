@@ -34,10 +34,15 @@ impl Framed {
         self.stream.flush().await
     }
 
-    /// Whether the server closes the connection.
+    /// Whether the server closes the connection, whatever it says before.
     pub(crate) async fn is_closed(&mut self, until: Instant) -> bool {
-        let read = timeout_at(until, self.stream.read(&mut [0])).await;
-        matches!(read, Ok(Ok(0) | Err(_)))
+        loop {
+            match timeout_at(until, self.stream.read(&mut [0; 64])).await {
+                Ok(Ok(0) | Err(_)) => return true,
+                Ok(Ok(_)) => {}
+                Err(_) => return false,
+            }
+        }
     }
 
     /// The next message without padding, if it is there before `until`. Panics where the stream

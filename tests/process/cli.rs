@@ -345,16 +345,6 @@ fn signals_end_the_server_with_a_line_for_each_allocation() {
 }
 
 #[test]
-fn a_hangup_ends_nothing() {
-    let server = Server::start(&Settings::default());
-    let client = Client::allocate(server.turn, "alice", "wonderland").unwrap();
-    server.process().signal("HUP");
-    server.process().stderr().wait_for("SIGHUP", 1);
-    client.refresh(600).unwrap();
-    server.stop();
-}
-
-#[test]
 fn a_signal_while_starting_ends_the_server_and_frees_its_ports() {
     let turn = SocketAddr::from(([127, 0, 0, 1], private_port()));
     let listen = format!("[\"{turn}\"]");
