@@ -17,7 +17,7 @@ use crate::stun::framing;
 
 /// What a client that offers protocols must offer one of (RFC 7443), best first. One that offers
 /// none is served as well: browsers do not.
-const ALPN: [&[u8]; 3] = [b"stun.turn", b"stun.nat-discovery", b"http/1.1"];
+const ALPN: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
 /// Ciphertext that may wait in the session; plaintext beyond waits in the connection.
 const CIPHERTEXT_MAX: usize = 64 * 1024;
 /// How much is read from the kernel at once.
