@@ -96,7 +96,7 @@ impl SourceBuckets {
         }
         let epoch = *self.epoch.get_or_insert(now);
         let now_micros = now.saturating_duration_since(epoch).as_micros() as u64;
-        let index = self.hasher.hash_one(prefix(source)) as usize % SOURCE_BUCKETS;
+        let index = self.hasher.hash_one(source_prefix(source)) as usize % SOURCE_BUCKETS;
         let bucket = &mut self.ahead_until_micros[index];
         let next = (*bucket).max(now_micros) + self.interval_micros;
         if next > now_micros + SECOND_MICROS {
@@ -108,7 +108,8 @@ impl SourceBuckets {
 }
 
 /// One subscriber: an IPv4 address, or the /64 an IPv6 host picks its addresses from.
-fn prefix(source: IpAddr) -> u64 {
+#[must_use]
+pub fn source_prefix(source: IpAddr) -> u64 {
     match source {
         IpAddr::V4(ip) => u64::from(ip.to_bits()),
         IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::turn::limits::source_prefix;
+
 /// Connections in all.
 const CONNECTIONS_MAX: usize = 65_536;
 /// Connections from one IPv4 address, or one /64 of IPv6: a large office behind one NAT.
@@ -25,7 +27,7 @@ struct State {
 impl ConnectionCount {
     /// Counts a connection, as long as the result lives; `None` where there are too many.
     pub(super) fn take(self: &Arc<Self>, source: IpAddr) -> Option<Counted> {
-        let source = prefix(source);
+        let source = source_prefix(source);
         let mut state = self.lock();
         let held = state.by_source.get(&source).copied().unwrap_or(0);
         if state.all >= CONNECTIONS_MAX || held >= CONNECTIONS_PER_SOURCE_MAX {
@@ -62,13 +64,6 @@ pub(super) struct Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.count.release(self.source);
-    }
-}
-
-fn prefix(source: IpAddr) -> u64 {
-    match source {
-        IpAddr::V4(ip) => u64::from(ip.to_bits()),
-        IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
     }
 }
 
