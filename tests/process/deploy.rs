@@ -51,7 +51,7 @@ fn the_composed_server_is_scraped_where_it_listens() {
 fn the_image_exposes_what_the_defaults_listen_on_for_everybody() {
     let dockerfile = read("deploy/Dockerfile");
     let exposed: Vec<_> = dockerfile.lines().filter(|line| line.starts_with("EXPOSE")).collect();
-    assert_eq!(exposed, ["EXPOSE 3478/udp"]);
+    assert_eq!(exposed, ["EXPOSE 3478/udp 3478/tcp"]);
 }
 
 #[test]
