@@ -1,7 +1,7 @@
 //! The log: what is in it, on how many lines, and what never is.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use hairpin::stun::{ChannelNumber, Key};
@@ -269,6 +269,16 @@ fn written(key: &Key) -> [String; 3] {
     [hex(false), hex(true), list]
 }
 
+/// A process whose log nobody reads; it does not outlive the test.
+struct Unread(Child);
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A pipe that nobody reads is full after 64 KiB.
 #[test]
 fn a_log_that_nobody_reads_stops_neither_relaying_nor_stopping() {
@@ -276,13 +286,9 @@ fn a_log_that_nobody_reads_stops_neither_relaying_nor_stopping() {
     let listen = format!("[\"{turn}\"]");
     let settings = Settings { listen: &listen, threads: 1, ..Settings::default() };
     let file = ConfigFile::new(&settings.toml());
-    let mut server = hairpin()
-        .args(["serve", "--config"])
-        .arg(file.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = hairpin();
+    command.args(["serve", "--config"]).arg(file.path()).stdout(Stdio::null());
+    let mut server = Unread(command.stderr(Stdio::piped()).spawn().unwrap());
     eventually("the server answers", || {
         let socket = client::socket(turn);
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -293,8 +299,8 @@ fn a_log_that_nobody_reads_stops_neither_relaying_nor_stopping() {
         client.refresh(0).unwrap();
     }
     client::exchange(&client::socket(turn), &client::binding());
-    let pid = server.id().to_string();
+    let pid = server.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    let status = eventually("the server ends", || server.try_wait().unwrap());
+    let status = eventually("the server ends", || server.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
 }
