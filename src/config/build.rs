@@ -69,7 +69,7 @@ pub(super) fn config(
     Ok(Config {
         turn: turn::server::Config { auth, policy, limits, software },
         net,
-        http: http::Config { listen: addresses(&file.http.listen) },
+        http: http::Config { listen: addresses(&file.http.listen), pages: file.http.pages },
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
 }

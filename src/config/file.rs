@@ -91,6 +91,7 @@ pub(super) struct Stun {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Http {
     pub(super) listen: Vec<Listen>,
+    pub(super) pages: bool,
 }
 
 #[derive(Clone, Deserialize, PartialEq)]
@@ -163,7 +164,7 @@ impl Default for Limits {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: vec![literal("127.0.0.1:8080")] }
+        Self { listen: vec![literal("127.0.0.1:8080")], pages: false }
     }
 }
 

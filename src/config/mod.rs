@@ -57,6 +57,7 @@ unauthenticated_per_source = 0 # everything comes from one address
 
 [http]
 listen = ["127.0.0.1:8080"]
+pages = true
 "#;
 
 /// What the certificate of `--dev` is for.

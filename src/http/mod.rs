@@ -5,6 +5,7 @@
 //! header bytes, waiting, and connections all have a bound.
 
 mod metrics;
+mod pages;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +59,8 @@ const NO_ANSWER: &str = "a shard does not answer\n";
 pub struct Config {
     /// Addresses of the HTTP listener.
     pub listen: Vec<SocketAddr>,
+    /// Whether to show the pages.
+    pub pages: bool,
 }
 
 /// What the running server shows of itself.
