@@ -32,7 +32,8 @@ export async function gather(iceServers, wanted) {
 
 function described(candidate, iceServers) {
   const { type, protocol, relayProtocol, address, port } = candidate;
-  return { type, protocol, relayProtocol, address, port, url: candidate.url ?? iceServers[0]?.urls };
+  const bracketed = address?.includes(":") && !address.startsWith("[") ? `[${address}]` : address;
+  return { type, protocol, relayProtocol, address: bracketed, port, url: candidate.url ?? iceServers[0]?.urls };
 }
 
 /** What can be said about the NAT in between. */

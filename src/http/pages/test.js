@@ -1,5 +1,5 @@
 import { at, bitrate, make, token } from "./dom.js";
-import { fetchIceServers, isTurn, oneByOne } from "./ice.js";
+import { causeOf, fetchIceServers, isTurn, oneByOne } from "./ice.js";
 import { gather, natOf } from "./gather.js";
 import { relay } from "./relay.js";
 
@@ -50,7 +50,7 @@ async function test(server) {
     // Without a NAT in between, the reflexive address is the host's own, and browsers leave it out.
     return { took: performance.now() - started, note: "no NAT in between" };
   }
-  if (found.length === 0) throw new Error(errors[0] ?? "No answer, and the browser does not say why.");
+  if (found.length === 0) throw new Error(errors[0] ?? causeOf({ errorCode: 701, url: server.urls }));
   const took = performance.now() - started;
   return isTurn(server.urls) ? { took, ...await relay(server) } : { took };
 }
@@ -89,7 +89,7 @@ function showCandidates(candidates) {
     at("list").append(make("tr", {},
       make("td", {}, type),
       make("td", {}, transport),
-      make("td", { class: "url" }, address?.includes(":") ? `[${address}]:${port}` : `${address}:${port}`),
+      make("td", { class: "url" }, `${address}:${port}`),
       make("td", { class: "url" }, type === "host" ? "this machine" : url ?? ""),
     ));
   }
