@@ -1,7 +1,7 @@
 import { at, copyOnClick, token } from "./dom.js";
 import { isTurn, oneByOne, transportOf } from "./ice.js";
 import { Peer } from "./peer.js";
-import { Signaling } from "./signaling.js";
+import { FATAL, Signaling } from "./signaling.js";
 import { Statistics } from "./statistics.js";
 
 const STATISTICS_MS = 1000;
@@ -27,8 +27,8 @@ class Call {
     on("welcome", ({ payload }) => this.#takeServers(payload.iceServers));
     on("ice-servers", ({ payload }) => this.#takeServers(payload.iceServers));
     on("peers", ({ payload }) => this.#met(payload));
-    on("peer-joined", (message) => this.#joined({ id: message.from, ...message.payload }));
-    on("peer-left", ({ from }) => this.#left(from));
+    on("peer-joined", ({ payload }) => this.#joined(payload));
+    on("peer-left", ({ payload }) => this.#left(payload.id));
     for (const type of ["offer", "answer", "candidate"]) on(type, (message) => this.#received(message));
     on("error", ({ payload }) => this.#refused(payload));
     on("lost", () => say(this.#peer?.state === "connected" ? "" : "Looking for the server…"));
@@ -116,12 +116,14 @@ class Call {
   }
 
   #refused({ code, message }) {
+    // The other side has gone; `peer-left` says so too.
+    if (code === "peer-offline") return;
+    complain(message);
+    if (FATAL.includes(code)) stop();
     if (code === "unauthorized") {
-      stop();
       at("ask").hidden = false;
       at("token").focus();
     }
-    if (message !== "Target peer not online") complain(message);
   }
 
   async #showStatistics() {

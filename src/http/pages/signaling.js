@@ -2,6 +2,8 @@
 
 const FIRST_RETRY_MS = 300;
 const LAST_RETRY_MS = 5000;
+/** After these errors trying again would bring the same answer. */
+export const FATAL = ["room-unavailable", "unauthorized"];
 
 /**
  * Joins a room and stays in it. Events: `welcome`, `peers`, `peer-joined`, `peer-left`, `error`,
@@ -59,10 +61,17 @@ export class Signaling extends EventTarget {
       clearInterval(this.#heartbeat);
       this.#heartbeat = setInterval(() => this.#write({ type: "ping" }), heartbeat * 500);
     }
-    if (message.type === "error" && ["unauthorized", "forbidden", "room"].includes(message.payload?.code)) {
-      this.#closed = true;
-    }
+    if (message.type === "error") this.#stumble(message.payload.code);
     this.dispatchEvent(new CustomEvent(message.type, { detail: message }));
+  }
+
+  #stumble(code) {
+    if (FATAL.includes(code)) this.#closed = true;
+    // Away for too long: the server no longer knows who this was.
+    if (["id-taken", "id-forbidden"].includes(code)) {
+      this.#identity = {};
+      this.#join();
+    }
   }
 
   #reconnect() {
