@@ -116,8 +116,8 @@ class Call {
   }
 
   #refused({ code, message }) {
-    // The other side has gone; `peer-left` says so too.
-    if (code === "peer-offline") return;
+    // The other side has gone, and `peer-left` says so; or this one was away, and joins anew.
+    if (["peer-offline", "id-taken", "id-forbidden"].includes(code)) return;
     complain(message);
     if (FATAL.includes(code)) stop();
     if (code === "unauthorized") {
