@@ -1,0 +1,143 @@
+//! A browser without a window: given a page on its command line, and ended when dropped.
+//!
+//! No driver protocol stands between: the page itself says how it went.
+
+use std::io::{Error, ErrorKind, Result};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::{env, fs};
+
+use tempfile::TempDir;
+
+/// What Firefox is told, as the text of a `user.js`.
+const FIREFOX_PREFERENCES: &str = r#"
+// A camera that shows colour bars, which nobody has to permit.
+user_pref("media.navigator.streams.fake", true);
+user_pref("media.navigator.permission.disabled", true);
+// Browsers leave loopback out of ICE unless told otherwise.
+user_pref("media.peerconnection.ice.loopback", true);
+// Nothing is resolved, so nothing but the page under test is reached.
+user_pref("network.dns.disabled", true);
+// Nothing opens in front of the page.
+user_pref("browser.aboutwelcome.enabled", false);
+user_pref("browser.shell.checkDefaultBrowser", false);
+user_pref("datareporting.policy.dataSubmissionEnabled", false);
+user_pref("termsofuse.bypassNotification", true);
+"#;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Browser {
+    Chromium,
+    Firefox,
+}
+
+impl Browser {
+    /// Opens a page in a new browser that also trusts the authority, a certificate in PEM.
+    /// `None` where this machine lacks the browser or `certutil`, which is a failure in CI.
+    pub(crate) fn open(self, url: &str, authority: &Path) -> Option<Window> {
+        match self.start(url, authority) {
+            Ok(window) => Some(window),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                assert!(env::var_os("CI").is_none(), "in CI nothing is skipped: {error}");
+                eprintln!("not run: {error}");
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn start(self, url: &str, authority: &Path) -> Result<Window> {
+        let home = tempfile::tempdir()?;
+        // Where each browser looks for the certificates that its user trusts.
+        let trust = match self {
+            Self::Chromium => home.path().join(".pki/nssdb"),
+            Self::Firefox => home.path().join("profile"),
+        };
+        fs::create_dir_all(&trust)?;
+        trust_authority(&trust, authority)?;
+        let mut command = match self {
+            Self::Chromium => chromium(home.path()),
+            Self::Firefox => firefox(&trust)?,
+        };
+        command
+            .arg(url)
+            .env("HOME", home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(home.path().join("stderr"))?)
+            // What the browser starts is killed with it.
+            .process_group(0);
+        let child = named(command.spawn(), &command)?;
+        Ok(Window { child, home })
+    }
+}
+
+fn chromium(home: &Path) -> Command {
+    let mut command = Command::new("chromium");
+    command
+        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic"])
+        .args(["--no-first-run", "--disable-background-networking"])
+        .args(["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"])
+        // A camera that shows a clock, which nobody has to permit.
+        .args(["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"])
+        // Browsers leave loopback out of ICE unless told otherwise.
+        .arg("--allow-loopback-in-peer-connection")
+        // Nothing is resolved, so nothing but the page under test is reached.
+        .arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+        .arg(format!("--user-data-dir={}", home.join("profile").display()));
+    command
+}
+
+fn firefox(profile: &Path) -> Result<Command> {
+    fs::write(profile.join("user.js"), FIREFOX_PREFERENCES)?;
+    let mut command = Command::new("firefox-esr");
+    command.args(["--headless", "--no-remote", "--profile"]).arg(profile);
+    Ok(command)
+}
+
+/// Makes a database of certificates with this one in it, as an authority for servers.
+fn trust_authority(database: &Path, authority: &Path) -> Result<()> {
+    let database = format!("sql:{}", database.display());
+    for arguments in [&["-N", "--empty-password"][..], &["-A", "-n", "test", "-t", "C,,", "-i"]] {
+        let mut command = Command::new("certutil");
+        command.args(["-d", &database]).args(arguments);
+        if arguments[0] == "-A" {
+            command.arg(authority);
+        }
+        let output = named(command.output(), &command)?;
+        if !output.status.success() {
+            return Err(Error::other(String::from_utf8_lossy(&output.stderr)));
+        }
+    }
+    Ok(())
+}
+
+/// Says which program it is that cannot be run.
+fn named<T>(result: Result<T>, command: &Command) -> Result<T> {
+    result
+        .map_err(|error| Error::new(error.kind(), format!("{:?}: {error}", command.get_program())))
+}
+
+/// An open browser.
+#[derive(Debug)]
+pub(crate) struct Window {
+    child: Child,
+    home: TempDir,
+}
+
+impl Window {
+    /// What the browser had to say so far.
+    pub(crate) fn stderr(&self) -> String {
+        let bytes = fs::read(self.home.path().join("stderr")).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.child.wait();
+    }
+}
