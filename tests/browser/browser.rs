@@ -17,8 +17,8 @@ user_pref("media.navigator.streams.fake", true);
 user_pref("media.navigator.permission.disabled", true);
 // Browsers leave loopback out of ICE unless told otherwise.
 user_pref("media.peerconnection.ice.loopback", true);
-// Nothing is resolved, so nothing but the page under test is reached.
-user_pref("network.dns.disabled", true);
+// Every name is this machine, so nothing else is reached.
+user_pref("network.dns.forceResolve", "127.0.0.1");
 // Nothing opens in front of the page.
 user_pref("browser.aboutwelcome.enabled", false);
 user_pref("browser.shell.checkDefaultBrowser", false);
@@ -83,8 +83,8 @@ fn chromium(home: &Path) -> Command {
         .args(["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"])
         // Browsers leave loopback out of ICE unless told otherwise.
         .arg("--allow-loopback-in-peer-connection")
-        // Nothing is resolved, so nothing but the page under test is reached.
-        .arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+        // Every name is this machine, so nothing else is reached.
+        .arg("--host-resolver-rules=MAP * 127.0.0.1")
         .arg(format!("--user-data-dir={}", home.join("profile").display()));
     command
 }

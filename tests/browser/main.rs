@@ -9,7 +9,6 @@ mod browser;
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +28,8 @@ use tokio::time::{Instant, timeout};
 const PAGE: &str = include_str!("relay.html");
 /// Generous: a loaded machine takes a while to start a browser. Nothing is measured.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// The name of the server: Firefox refuses `turns:` with an address.
+const HOST: &str = "turn.test";
 /// How often the count of relayed bytes is read.
 const POLL: Duration = Duration::from_millis(100);
 /// How often it must be seen to grow: the video alone takes five seconds.
@@ -107,11 +108,11 @@ enum Way {
 }
 
 impl Way {
-    fn url(self, server: SocketAddr) -> String {
+    fn url(self, port: u16) -> String {
         match self {
-            Self::Udp => format!("turn:{server}?transport=udp"),
-            Self::Tcp => format!("turn:{server}?transport=tcp"),
-            Self::Tls => format!("turns:{server}?transport=tcp"),
+            Self::Udp => format!("turn:{HOST}:{port}?transport=udp"),
+            Self::Tcp => format!("turn:{HOST}:{port}?transport=tcp"),
+            Self::Tls => format!("turns:{HOST}:{port}?transport=tcp"),
         }
     }
 
@@ -129,11 +130,11 @@ async fn relays(browser: Browser, way: Way) {
     let _alone = ONE_AT_A_TIME.lock().await;
     let authority = Authority::new();
     let server = TestServer::start(|config| {
-        config.net.tls.as_mut().unwrap().pairs = vec![authority.certify(&["127.0.0.1"])];
+        config.net.tls.as_mut().unwrap().pairs = vec![authority.certify(&[HOST])];
     });
     let (url, result) = serve_page(json!({
         "iceServers": [{
-            "urls": way.url(server.turn()),
+            "urls": way.url(server.turn().port()),
             "username": "alice",
             "credential": "secret",
         }],
