@@ -57,7 +57,7 @@ impl Browser {
         fs::create_dir_all(&trust)?;
         trust_authority(&trust, authority)?;
         let mut command = match self {
-            Self::Chromium => chromium(home.path()),
+            Self::Chromium => chromium(home.path())?,
             Self::Firefox => firefox(&trust)?,
         };
         command
@@ -68,13 +68,13 @@ impl Browser {
             .stderr(fs::File::create(home.path().join("stderr"))?)
             // What the browser starts is killed with it.
             .process_group(0);
-        let child = named(command.spawn(), &command)?;
-        Ok(Window { child, home })
+        Ok(Window { child: command.spawn()?, home })
     }
 }
 
-fn chromium(home: &Path) -> Command {
-    let mut command = Command::new("chromium");
+fn chromium(home: &Path) -> Result<Command> {
+    let name = installed(&["chromium", "chromium-browser", "google-chrome"])?;
+    let mut command = Command::new(name);
     command
         .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic"])
         .args(["--no-first-run", "--disable-background-networking"])
@@ -86,37 +86,39 @@ fn chromium(home: &Path) -> Command {
         // Every name is this machine, so nothing else is reached.
         .arg("--host-resolver-rules=MAP * 127.0.0.1")
         .arg(format!("--user-data-dir={}", home.join("profile").display()));
-    command
+    Ok(command)
 }
 
 fn firefox(profile: &Path) -> Result<Command> {
     fs::write(profile.join("user.js"), FIREFOX_PREFERENCES)?;
-    let mut command = Command::new("firefox-esr");
+    let mut command = Command::new(installed(&["firefox-esr", "firefox"])?);
     command.args(["--headless", "--no-remote", "--profile"]).arg(profile);
     Ok(command)
 }
 
 /// Makes a database of certificates with this one in it, as an authority for servers.
 fn trust_authority(database: &Path, authority: &Path) -> Result<()> {
-    let database = format!("sql:{}", database.display());
-    for arguments in [&["-N", "--empty-password"][..], &["-A", "-n", "test", "-t", "C,,", "-i"]] {
-        let mut command = Command::new("certutil");
-        command.args(["-d", &database]).args(arguments);
-        if arguments[0] == "-A" {
-            command.arg(authority);
+    let certutil = |arguments: &[&str]| {
+        let mut command = Command::new(installed(&["certutil"])?);
+        let output = command.arg("-d").arg(database).args(arguments).output()?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(Error::other(String::from_utf8_lossy(&output.stderr))),
         }
-        let output = named(command.output(), &command)?;
-        if !output.status.success() {
-            return Err(Error::other(String::from_utf8_lossy(&output.stderr)));
-        }
-    }
-    Ok(())
+    };
+    certutil(&["-N", "--empty-password"])?;
+    certutil(&["-A", "-n", "test", "-t", "C,,", "-a", "-i", &authority.display().to_string()])
 }
 
-/// Says which program it is that cannot be run.
-fn named<T>(result: Result<T>, command: &Command) -> Result<T> {
-    result
-        .map_err(|error| Error::new(error.kind(), format!("{:?}: {error}", command.get_program())))
+/// The first of these programs that this machine has.
+fn installed(names: &[&'static str]) -> Result<&'static str> {
+    let paths = env::var_os("PATH").unwrap_or_default();
+    let is_there = |name: &&str| env::split_paths(&paths).any(|path| path.join(name).is_file());
+    names
+        .iter()
+        .copied()
+        .find(is_there)
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no {} here", names.join(" or "))))
 }
 
 /// An open browser.
