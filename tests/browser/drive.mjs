@@ -106,8 +106,10 @@ async function loseSocket(page) {
 /** Two pages that are not ours, which know only the introductory protocol. */
 async function calls() {
   const faults = [];
-  const [callee, caller] = [await open("/plain.html?id=callee", faults), await open("/plain.html?id=caller&call=callee", faults)];
-  const played = (page) => page.waitForFunction((least) => window.frames_decoded >= least, {}, FRAMES);
+  const callee = await open(`${order.query}&id=callee`, faults);
+  await callee.waitForFunction(() => window.ready);
+  const caller = await open(`${order.query}&id=caller&call=callee`, faults);
+  const played = (page) => page.waitForFunction((least) => window.framesDecoded >= least, {}, FRAMES);
   await Promise.all([played(callee), played(caller)]);
   return { faults };
 }
