@@ -35,6 +35,7 @@ pub(super) struct Tls {
     pub(super) cert: FileNames,
     pub(super) key: FileNames,
     pub(super) listen: Vec<Listen>,
+    pub(super) dtls: bool,
 }
 
 #[derive(Clone, Deserialize, PartialEq)]

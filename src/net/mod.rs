@@ -6,6 +6,7 @@
 //! are two clients of this server that relay to each other on different shards; see `post`.
 
 pub mod clock;
+mod dtls;
 pub mod egress;
 mod journal;
 pub mod ports;
@@ -31,6 +32,7 @@ use crate::stun::AddressFamily;
 use crate::turn::{self, Stats, policy};
 use ports::{PortCounts, PortPool};
 use quota::Quotas;
+use stream::ConnectionCount;
 use stream::certificates::Certificates;
 use thread::{Handle, Listening, Start};
 use work::Shared;
@@ -89,7 +91,7 @@ pub enum BindError {
     Listen {
         /// Where.
         address: SocketAddr,
-        /// Over what: "udp" or "tcp".
+        /// Over what: "udp", "tcp", "tls" or "dtls".
         transport: &'static str,
         /// Why not.
         error: io::Error,
@@ -122,6 +124,7 @@ impl std::error::Error for BindError {}
 pub struct Net {
     shards: Vec<Handle>,
     listening: Listening,
+    speaks_dtls: bool,
     certificates: Option<Arc<Certificates>>,
     pools: Arc<[Arc<PortPool>]>,
 }
@@ -145,9 +148,13 @@ impl Net {
                 .map_err(|error| BindError::Relay { address, error })?;
         }
         let tls = config.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+        let speaks_dtls = config.tls.as_ref().is_some_and(|tls| tls.dtls);
         for &address in tls {
-            let failed = |error| BindError::Listen { address, transport: "tls", error };
-            stream::probe(address).map_err(failed)?;
+            let failed = |transport| move |error| BindError::Listen { address, transport, error };
+            stream::probe(address).map_err(failed("tls"))?;
+            if speaks_dtls {
+                sys::probe(address).map_err(failed("dtls"))?;
+            }
         }
         let certificates =
             config.tls.as_ref().map(|tls| Arc::new(Certificates::new(tls.pairs.clone())));
@@ -171,11 +178,15 @@ impl Net {
         let streams = stream::Settings {
             unauthenticated_idle: config.unauthenticated_idle,
             tls: certificates.clone().map(tls::server_config).map(Arc::new),
-            count: Arc::default(),
+            count: Arc::new(ConnectionCount::of_connections()),
         };
+        let dtls = certificates.clone().filter(|_| speaks_dtls).map(|certificates| {
+            let count = Arc::clone(&streams.count);
+            dtls::Settings::new(certificates, config.unauthenticated_idle, count, &seed())
+        });
         let shared = Shared { pools: Arc::clone(&pools), quotas, bind_warned: Arc::default() };
         let listening = Listening { all: config.listen.clone(), tls: tls.to_vec() };
-        let mut net = Self { shards: Vec::new(), listening, certificates, pools };
+        let mut net = Self { shards: Vec::new(), listening, speaks_dtls, certificates, pools };
         for (post, inbox) in post::open(shard_count(config.threads)) {
             let (handle, listening) = thread::start(Start {
                 listening: net.listening.clone(),
@@ -184,6 +195,7 @@ impl Net {
                 seed: seed(),
                 shared: shared.clone(),
                 streams: streams.clone(),
+                dtls: dtls.clone(),
                 post,
                 inbox,
             })?;
@@ -198,6 +210,12 @@ impl Net {
     #[must_use]
     pub fn listening(&self) -> &[SocketAddr] {
         &self.listening.all
+    }
+
+    /// Whether the listeners speak DTLS too, over UDP.
+    #[must_use]
+    pub fn speaks_dtls(&self) -> bool {
+        self.speaks_dtls
     }
 
     /// Where the listeners are that speak TLS only, in the order of the configuration.

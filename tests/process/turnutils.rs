@@ -10,7 +10,7 @@ fn uclient_loses_nothing_through_a_dev_server() {
     let (_lock, server) = (dev_ports(), Process::spawn(hairpin().args(["serve", "--dev"])));
     server.stdout().wait_for("Metrics:", 1);
     // For TLS it would go to port 5349.
-    for transport in [&[][..], &["-t"], &["-t", "-S", "-p", "3478"]] {
+    for transport in [&[][..], &["-t"], &["-t", "-S", "-p", "3478"], &["-S", "-p", "3478"]] {
         if !loses_nothing(transport) {
             return;
         }

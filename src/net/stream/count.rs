@@ -1,4 +1,4 @@
-//! How many connections there are, in all and from each source: process-wide, so that it does not
+//! How many connections there are, or sessions, in all and from each source: process-wide, so that it does not
 //! matter on which shard one lands.
 
 use std::collections::HashMap;
@@ -13,8 +13,10 @@ const CONNECTIONS_MAX: usize = 65_536;
 const CONNECTIONS_PER_SOURCE_MAX: usize = 1024;
 
 /// The counts, behind a lock that only opening and closing a connection take.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::net) struct ConnectionCount {
+    all_max: usize,
+    per_source_max: usize,
     state: Mutex<State>,
 }
 
@@ -25,12 +27,22 @@ struct State {
 }
 
 impl ConnectionCount {
+    /// Nothing yet, and no more than so many.
+    pub(in crate::net) fn new(all_max: usize, per_source_max: usize) -> Self {
+        Self { all_max, per_source_max, state: Mutex::default() }
+    }
+
+    /// With the limits of connections.
+    pub(in crate::net) fn of_connections() -> Self {
+        Self::new(CONNECTIONS_MAX, CONNECTIONS_PER_SOURCE_MAX)
+    }
+
     /// Counts a connection, as long as the result lives; `None` where there are too many.
-    pub(super) fn take(self: &Arc<Self>, source: IpAddr) -> Option<Counted> {
+    pub(in crate::net) fn take(self: &Arc<Self>, source: IpAddr) -> Option<Counted> {
         let source = source_prefix(source);
         let mut state = self.lock();
         let held = state.by_source.get(&source).copied().unwrap_or(0);
-        if state.all >= CONNECTIONS_MAX || held >= CONNECTIONS_PER_SOURCE_MAX {
+        if state.all >= self.all_max || held >= self.per_source_max {
             return None;
         }
         state.all += 1;
@@ -56,7 +68,7 @@ impl ConnectionCount {
 
 /// One connection's place in the counts, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(in crate::net) struct Counted {
     count: Arc<ConnectionCount>,
     source: u64,
 }
@@ -73,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_source_over_its_limit_is_refused_and_others_are_not() {
-        let count = Arc::<ConnectionCount>::default();
+        let count = Arc::new(ConnectionCount::of_connections());
         let source = IpAddr::from([198, 51, 100, 1]);
         let held: Vec<_> =
             (0..CONNECTIONS_PER_SOURCE_MAX).map(|_| count.take(source).unwrap()).collect();
@@ -83,5 +95,15 @@ mod tests {
         assert!(count.take(source).is_some());
         let state = count.lock();
         assert_eq!((state.all, state.by_source.len()), (0, 0));
+    }
+
+    #[test]
+    fn all_sources_together_have_a_limit() {
+        let count = Arc::new(ConnectionCount::new(3, 2));
+        let source = |last| IpAddr::from([198, 51, 100, last]);
+        let held = [1, 1, 2].map(|last| count.take(source(last)).unwrap());
+        assert!(count.take(source(3)).is_none());
+        drop(held);
+        assert!(count.take(source(3)).is_some());
     }
 }

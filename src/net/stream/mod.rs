@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
 pub(super) use connection::{Connection, FRAME_LEN_MAX, Importance, split_frames};
-pub(super) use count::ConnectionCount;
+pub(super) use count::{ConnectionCount, Counted};
 use tls::Session;
 
 use super::clock;
