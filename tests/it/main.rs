@@ -6,6 +6,8 @@ mod common;
 
 mod addresses;
 mod client;
+mod datagrams;
+mod dtls;
 mod foreign;
 mod lifetimes;
 mod limits;
