@@ -137,25 +137,10 @@ impl Net {
         core: &turn::Config,
         endpoints: Vec<SocketAddr>,
     ) -> Result<Self, BindError> {
-        for &address in &config.listen {
-            let failed = |transport| move |error| BindError::Listen { address, transport, error };
-            sys::probe(address).map_err(failed("udp"))?;
-            stream::probe(address).map_err(failed("tcp"))?;
-        }
+        probe(config)?;
         let relay_addresses = config.relays_from();
-        for &address in &relay_addresses {
-            probe_relay(address, config.relay_ports.clone())
-                .map_err(|error| BindError::Relay { address, error })?;
-        }
         let tls = config.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
         let speaks_dtls = config.tls.as_ref().is_some_and(|tls| tls.dtls);
-        for &address in tls {
-            let failed = |transport| move |error| BindError::Listen { address, transport, error };
-            stream::probe(address).map_err(failed("tls"))?;
-            if speaks_dtls {
-                sys::probe(address).map_err(failed("dtls"))?;
-            }
-        }
         let certificates =
             config.tls.as_ref().map(|tls| Arc::new(Certificates::new(tls.pairs.clone())));
         let pools: Arc<[_]> = relay_addresses
@@ -268,6 +253,27 @@ impl Net {
         self.shards.iter().for_each(Handle::stop);
         self.shards.iter().for_each(Handle::join);
     }
+}
+
+/// Tells what cannot be had: `SO_REUSEPORT` would share it with another process.
+fn probe(config: &Config) -> Result<(), BindError> {
+    let failed = |address, transport| move |error| BindError::Listen { address, transport, error };
+    for &address in &config.listen {
+        sys::probe(address).map_err(failed(address, "udp"))?;
+        stream::probe(address).map_err(failed(address, "tcp"))?;
+    }
+    for address in config.relays_from() {
+        probe_relay(address, config.relay_ports.clone())
+            .map_err(|error| BindError::Relay { address, error })?;
+    }
+    let Some(tls) = &config.tls else { return Ok(()) };
+    for &address in &tls.listen {
+        stream::probe(address).map_err(failed(address, "tls"))?;
+        if tls.dtls {
+            sys::probe(address).map_err(failed(address, "dtls"))?;
+        }
+    }
+    Ok(())
 }
 
 fn shard_count(threads: usize) -> usize {

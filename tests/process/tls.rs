@@ -64,7 +64,8 @@ fn certificates_that_cannot_serve_are_refused_with_file_line_and_key() {
             "tls.listen[0]",
             "is in `listen` already",
         ),
-        ("cert = \"a.pem\"\nkey = \"a.key\"\ndtls = true", 4, "tls.dtls", "unknown key"),
+        ("dtls = true", 2, "tls.dtls", "needs tls.cert and tls.key"),
+        ("cert = \"a.pem\"\nkey = \"a.key\"\ndtls = 1", 4, "tls.dtls", ""),
     ] {
         let config = ConfigFile::new(&format!("[tls]\n{tls}\n[http]\nlisten = []\n"));
         // In front of [tls] it would move the lines.
@@ -89,14 +90,14 @@ fn certificates_that_cannot_serve_are_refused_with_file_line_and_key() {
 #[test]
 fn check_explains_tls_and_warns_of_expiry() {
     let tls = "cert = [\"a.pem\", \"b.pem\"]\nkey = [\"a.key\", \"b.key\"]\n\
-               listen = [\"127.0.0.1:5349\"]";
+               listen = [\"127.0.0.1:5349\"]\ndtls = true";
     let config = ConfigFile::new(&toml(tls));
     write_pair(&config, "a.pem", "a.key", 10 * 24 * 3600 + 1800);
     write_pair(&config, "b.pem", "b.key", -1);
     let ended = check(&config);
     assert!(ended.status.success(), "{ended:?}");
     for line in [
-        "listen         127.0.0.1:0 (UDP, TCP, TLS)\n",
+        "listen         127.0.0.1:0 (UDP, TCP, TLS, DTLS)\n",
         "tls only       127.0.0.1:5349\n",
         "certificate    localhost, 127.0.0.1; expires in 10 days\n",
         "certificate    localhost, 127.0.0.1; has expired\n",
@@ -107,9 +108,9 @@ fn check_explains_tls_and_warns_of_expiry() {
     }
 }
 
-const YEAR: i64 = 365 * 24 * 3600;
+pub(crate) const YEAR: i64 = 365 * 24 * 3600;
 
-fn toml(tls: &str) -> String {
+pub(crate) fn toml(tls: &str) -> String {
     format!("{}[tls]\n{tls}\n", Settings::default().toml())
 }
 
@@ -118,7 +119,7 @@ fn check(config: &ConfigFile) -> Ended {
 }
 
 /// Writes another certificate for this machine, good for so many seconds.
-fn write_pair(config: &ConfigFile, cert_name: &str, key_name: &str, secs: i64) {
+pub(crate) fn write_pair(config: &ConfigFile, cert_name: &str, key_name: &str, secs: i64) {
     let names = ["localhost", "127.0.0.1"].map(str::to_owned);
     let mut params = rcgen::CertificateParams::new(names).unwrap();
     let expiry = hairpin::net::clock::now().unix_secs as i64 + secs;

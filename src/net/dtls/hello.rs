@@ -138,7 +138,7 @@ pub(super) mod tests {
     }
 
     /// The names `mail` of an unknown kind and `turn.test`, and two schemes.
-    const EXTENSIONS: [u8; 40] = *b"\x00\x17\x00\x00\x00\x00\x00\x15\x00\x13\x01\x00\x04mail\
+    const EXTENSIONS: [u8; 39] = *b"\x00\x17\x00\x00\x00\x00\x00\x15\x00\x13\x01\x00\x04mail\
         \x00\x00\x09turn.test\x00\x0D\x00\x06\x00\x04\x04\x03\x08\x04";
 
     #[test]

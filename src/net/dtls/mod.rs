@@ -29,6 +29,7 @@ use session::{Beginning, Heard, Session};
 use super::egress::{Egress, Route};
 use super::stream::ConnectionCount;
 use super::stream::certificates::Certificates;
+use super::sys;
 use super::work::SocketKey;
 use crate::turn::{DropReason, FiveTuple, Now, Server};
 
@@ -36,6 +37,10 @@ use crate::turn::{DropReason, FiveTuple, Now, Server};
 const HANDSHAKES_MAX: usize = 1024;
 /// Handshakes that have not come to an end, from one IPv4 address or one /64 of IPv6.
 const HANDSHAKES_PER_SOURCE_MAX: usize = 64;
+/// Sessions that must have ended before it is worth a look for memory to give back, and how long
+/// to wait between two looks.
+const TRIM_SESSIONS: usize = 32;
+const TRIM_INTERVAL: Duration = Duration::from_secs(5);
 /// What a ClientHello with a cookie is of all messages of its client (RFC 6347 §4.2.2).
 const SECOND_MESSAGE: u16 = 1;
 
@@ -99,6 +104,9 @@ pub(super) struct Sessions {
     due: BTreeSet<(Instant, SessionId)>,
     /// Where a message to a client is put together.
     message: Vec<u8>,
+    /// Sessions that have ended since memory was last given back, and when it may be next.
+    ended: usize,
+    next_trim: Option<Instant>,
 }
 
 impl Sessions {
@@ -112,6 +120,8 @@ impl Sessions {
             by_client: HashMap::with_hasher(hasher),
             due: BTreeSet::new(),
             message: Vec::new(),
+            ended: 0,
+            next_trim: None,
         }
     }
 
@@ -277,6 +287,18 @@ impl Sessions {
                 self.end(id, now, server, egress);
             }
         }
+        self.trim(now.instant);
+    }
+
+    /// Gives back the memory of sessions that have ended, where they were many, and no fewer than
+    /// are left: so what it costs, they have cost before.
+    fn trim(&mut self, now: Instant) {
+        let is_due = self.next_trim.is_none_or(|next| next <= now);
+        if is_due && self.ended >= TRIM_SESSIONS.max(self.slots.len()) {
+            sys::trim();
+            self.ended = 0;
+            self.next_trim = Some(now + TRIM_INTERVAL);
+        }
     }
 
     /// Tells all clients that nothing follows.
@@ -296,6 +318,7 @@ impl Sessions {
             self.by_client.remove(&session.client);
         }
         self.due.remove(&(session.due, id));
+        self.ended += 1;
         Some(session)
     }
 }
