@@ -21,11 +21,17 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// What OpenSSL reads and writes.
 #[derive(Clone, Default)]
-struct Pipe(Arc<Mutex<(Option<Vec<u8>>, VecDeque<Vec<u8>>)>>);
+struct Pipe(Arc<Mutex<Buffers>>);
+
+#[derive(Default)]
+struct Buffers {
+    received: Option<Vec<u8>>,
+    written: VecDeque<Vec<u8>>,
+}
 
 impl Read for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(datagram) = self.0.lock().unwrap().0.take() else {
+        let Some(datagram) = self.0.lock().unwrap().received.take() else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
         let length = datagram.len().min(buffer.len());
@@ -36,7 +42,7 @@ impl Read for Pipe {
 
 impl Write for Pipe {
     fn write(&mut self, datagram: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().1.push_back(datagram.to_vec());
+        self.0.lock().unwrap().written.push_back(datagram.to_vec());
         Ok(datagram.len())
     }
 
@@ -134,12 +140,12 @@ impl Dtls {
     /// is to be sent.
     pub(crate) fn step(&mut self) -> Vec<Vec<u8>> {
         let _ = self.stream.do_handshake();
-        self.pipe.0.lock().unwrap().1.drain(..).collect()
+        self.pipe.0.lock().unwrap().written.drain(..).collect()
     }
 
     /// The same with a datagram of the server.
     pub(crate) fn step_with(&mut self, datagram: &[u8]) -> Vec<Vec<u8>> {
-        self.pipe.0.lock().unwrap().0 = Some(datagram.to_vec());
+        self.pipe.0.lock().unwrap().received = Some(datagram.to_vec());
         self.step()
     }
 
@@ -195,7 +201,7 @@ impl Dtls {
     /// What a message is on the wire.
     pub(crate) fn seal(&mut self, message: &[u8]) -> Vec<u8> {
         self.stream.ssl_write(message).unwrap();
-        self.pipe.0.lock().unwrap().1.pop_back().unwrap()
+        self.pipe.0.lock().unwrap().written.pop_back().unwrap()
     }
 
     /// Sends a message.
@@ -209,7 +215,7 @@ impl Dtls {
         let mut message = vec![0; 65_536];
         loop {
             let datagram = self.datagram(until).await?;
-            self.pipe.0.lock().unwrap().0 = Some(datagram);
+            self.pipe.0.lock().unwrap().received = Some(datagram);
             if let Ok(length) = self.stream.ssl_read(&mut message) {
                 message.truncate(length);
                 return Some(message);
@@ -220,14 +226,14 @@ impl Dtls {
     /// What says that nothing follows.
     pub(crate) fn close_notify(&mut self) -> Vec<u8> {
         let _ = self.stream.shutdown();
-        self.pipe.0.lock().unwrap().1.pop_back().unwrap()
+        self.pipe.0.lock().unwrap().written.pop_back().unwrap()
     }
 
     /// Whether the server has closed the session, or does so before the deadline.
     pub(crate) async fn is_closed(&mut self) -> bool {
         let until = Instant::now() + DEADLINE;
         while let Some(datagram) = self.datagram(until).await {
-            self.pipe.0.lock().unwrap().0 = Some(datagram);
+            self.pipe.0.lock().unwrap().received = Some(datagram);
             let read = self.stream.ssl_read(&mut [0; 2048]);
             if read.is_err_and(|error| error.code() == ErrorCode::ZERO_RETURN) {
                 return true;

@@ -7,6 +7,7 @@ mod common;
 mod addresses;
 mod client;
 mod datagrams;
+mod discovery;
 mod dtls;
 mod foreign;
 mod lifetimes;
