@@ -483,6 +483,15 @@ async fn one_port_speaks_both_and_another_only_dtls() {
     assert_eq!(within.allocate().await, 200);
 }
 
+#[tokio::test]
+async fn server_that_stops_closes_its_sessions() {
+    let server = start(23, |_| {});
+    let mut client = client(&server).await;
+    assert_eq!(client.allocate().await, 200);
+    drop(server);
+    assert!(client.dtls().is_closed().await);
+}
+
 /// The records of a datagram, each by itself.
 fn records(mut datagram: &[u8]) -> Vec<Vec<u8>> {
     let mut records = Vec::new();
