@@ -100,14 +100,14 @@ fn check_explains_tls_and_warns_before_it_expires() {
                listen = [\"127.0.0.1:5349\"]";
     let config = ConfigFile::new(&toml(tls));
     write_pair(&config, "a.pem", "a.key", 10 * 24 * 3600 + 1800);
-    write_pair(&config, "b.pem", "b.key", YEAR);
+    write_pair(&config, "b.pem", "b.key", YEAR + 1800);
     let ended = check(&config);
     assert!(ended.status.success(), "{ended:?}");
     for line in [
         "listen         127.0.0.1:0 (UDP, TCP, TLS)\n",
         "tls only       127.0.0.1:5349\n",
         "certificate    localhost, 127.0.0.1; expires in 10 days\n",
-        "certificate    localhost, 127.0.0.1; expires in 364 days\n",
+        "certificate    localhost, 127.0.0.1; expires in 365 days\n",
         "warning: tls.cert: certificate 0 (localhost, 127.0.0.1) expires in 10 days\n",
     ] {
         assert!(ended.stdout.contains(line), "not {line:?} in {}", ended.stdout);

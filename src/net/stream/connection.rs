@@ -218,8 +218,12 @@ impl Connection {
         !self.due.replace(true)
     }
 
-    /// Tells a TLS client that nothing follows. Nobody waits for it to hear that.
+    /// Tells a TLS client that nothing follows, unless it never came to a session. Nobody waits
+    /// for it to hear that.
     pub(super) fn close(&self) {
+        if self.is_handshaking() {
+            return;
+        }
         if let Some(session) = &mut *self.session.borrow_mut() {
             // An error means that the client has gone first.
             let _ = session.close(&self.tcp);
