@@ -117,7 +117,7 @@ impl Shard {
         }
         let (now, from) = (clock::now(), connection.five_tuple());
         let mut heard = Heard::Nothing;
-        let rest = split_frames(bytes, |frame| {
+        let rest = split_frames(bytes, work.server.channels(), |frame| {
             heard = Heard::Messages;
             connection.has_spoken();
             work.handle_client(ClientPath::Stream(id), from, frame, bytes, now);

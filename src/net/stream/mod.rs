@@ -162,9 +162,10 @@ async fn serve(
 ) {
     let deadline = now() + FIRST_MESSAGE_DEADLINE;
     let began = timeout_at(deadline, begin(tcp, client, speaks, &settings)).await;
-    let end = match began.unwrap_or(Err(End::Refused(Refusal::Deadline))) {
+    let (client, end) = match began.unwrap_or(Err(End::Refused(Refusal::Deadline))) {
         Ok((connection, counted)) => {
             let connection = Rc::new(connection);
+            let client = connection.five_tuple().client;
             let id = shard.borrow_mut().connected(Rc::clone(&connection));
             let idle = settings.unauthenticated_idle;
             let end = converse(&shard, id, &connection, deadline, idle).await;
@@ -173,11 +174,11 @@ async fn serve(
             }
             shard.borrow_mut().disconnected(id);
             match end {
-                End::Http => hand_over(connection, counted, &settings),
-                end => end,
+                End::Http => (client, hand_over(connection, counted, &settings)),
+                end => (client, end),
             }
         }
-        Err(end) => end,
+        Err(end) => (client, end),
     };
     match end {
         End::Closed(reason) => debug!(%client, reason, "connection closed"),
