@@ -172,11 +172,11 @@ fn unknown_keys_and_bad_syntax_are_refused_with_file_and_line() {
     for (text, expected) in [
         (
             "\nrelm = \"x\"",
-            "c.toml:2: relm: unknown key; known here: realm, listen, threads, tls, relay, auth, peers, limits, stun, http, log",
+            "c.toml:2: relm: unknown key; known here: realm, listen, threads, tls, proxy, relay, auth, peers, limits, stun, http, log",
         ),
         (
             "[http]\nlisten = []\npages = true",
-            "c.toml:3: http.pages: unknown key; known here: listen",
+            "c.toml:3: http.pages: unknown key; known here: listen, shared, shared_admin",
         ),
         (
             "[dtls]\ncert = \"x\"",

@@ -271,6 +271,38 @@ async fn visitors_beyond_the_limit_wait_and_do_not_keep_the_operator_out() {
     assert!(read_to_close(&mut waiting).await.ends_with("ok\n"));
 }
 
+/// What WebSocket needs: after the 101 the connection is the handler's.
+#[tokio::test]
+async fn an_upgraded_connection_leaves_its_place_to_another_one() {
+    let echo = async |mut request: axum::extract::Request| {
+        tokio::spawn(async move {
+            let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
+            let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
+            tokio::io::copy(&mut from, &mut to).await.unwrap();
+        });
+        (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")])
+    };
+    let (mut client, accepted) = connected().await;
+    let slots = Arc::new(Semaphore::new(1));
+    let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
+    let (_stop, stopping) = watch::channel(());
+    let serving = tokio::spawn(serve(accepted, Router::new().fallback(echo), slot, stopping));
+
+    // What follows the head at once belongs to the other protocol.
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nfirst";
+    client.write_all(request).await.unwrap();
+    serving.await.unwrap();
+    assert_eq!(slots.available_permits(), 1);
+    client.write_all(b", second").await.unwrap();
+    client.shutdown().await.unwrap();
+
+    let answer = read_to_close(&mut client).await;
+    assert!(
+        answer.starts_with("http/1.1 101 ") && answer.ends_with("\r\n\r\nfirst, second"),
+        "{answer}"
+    );
+}
+
 /// A running admin plane, and the server it shows.
 struct Admin {
     address: SocketAddr,

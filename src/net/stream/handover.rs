@@ -89,6 +89,8 @@ impl AsyncRead for HttpStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // What the session has to say by itself must not wait for the next response.
+        let _ = self.poll_drain(context)?;
         let Self { tcp, tls, read, .. } = &mut *self;
         if !read.is_empty() {
             let length = read.len().min(buffer.remaining());
