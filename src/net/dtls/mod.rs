@@ -27,8 +27,8 @@ use record::Record;
 use session::{Beginning, Heard, Session};
 
 use super::egress::{Egress, Route};
-use super::stream::ConnectionCount;
 use super::stream::certificates::Certificates;
+use super::stream::{ConnectionCount, Kind};
 use super::sys;
 use super::work::SocketKey;
 use crate::turn::{DropReason, FiveTuple, Now, Server};
@@ -214,8 +214,11 @@ impl Sessions {
         let Arrival { from, back, now, .. } = *arrival;
         let Settings { certificates, sessions, handshakes, .. } = &self.settings;
         let source = from.client.ip();
-        let counted = sessions.take(source).zip(handshakes.take(source));
-        let counted = counted.ok_or(DropReason::DtlsFull)?;
+        let full = |_| DropReason::DtlsFull;
+        let handshake = handshakes.take(source).map_err(full)?;
+        let mut session = sessions.take(source).map_err(full)?;
+        session.becomes(Kind::Dtls);
+        let counted = (session, handshake);
         let certificate = certificates
             .choose(hello.host(), &hello.signature_schemes())
             .ok_or(DropReason::DtlsStray)?;
