@@ -15,6 +15,7 @@ mod relay;
 mod shard;
 mod stream;
 pub mod sys;
+mod tcp_relay;
 mod thread;
 mod udp;
 mod work;
@@ -173,7 +174,12 @@ impl Net {
             tls: certificates.clone().map(tls::server_config).map(Arc::new),
             count: Arc::default(),
         };
-        let shared = Shared { pools: Arc::clone(&pools), quotas, bind_warned: Arc::default() };
+        let shared = Shared {
+            pools: Arc::clone(&pools),
+            quotas,
+            rendezvous: Arc::default(),
+            bind_warned: Arc::default(),
+        };
         let listening = Listening { all: config.listen.clone(), tls: tls.to_vec() };
         let mut net = Self { shards: Vec::new(), listening, certificates, pools };
         for (post, inbox) in post::open(shard_count(config.threads)) {

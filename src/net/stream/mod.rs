@@ -22,19 +22,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
-pub(super) use connection::{Connection, FRAME_LEN_MAX, Importance, split_frames};
+pub(super) use connection::{Connection, FRAME_LEN_MAX, Importance, split_frames, write_all};
 pub(super) use count::ConnectionCount;
 use tls::Session;
 
 use super::clock;
 use super::shard::Shard;
+use super::tcp_relay::{Waiting, data};
 
 /// From the connection's beginning to its first whole message, TLS handshake included.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
 /// After this long without an answer to what we sent, the kernel gives the client up.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 /// A silent client is probed after this long, so that a vanished one frees its allocation.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Connections the kernel completes ahead of us.
 const BACKLOG: i32 = 1024;
 /// What follows a failed accept. Out of file descriptors, trying again at once would spin.
@@ -147,9 +148,15 @@ async fn serve(
             }
         };
     let id = shard.borrow_mut().connected(Rc::clone(&connection));
-    let reason = converse(&shard, id, &connection, deadline, settings.unauthenticated_idle).await;
+    let reason =
+        match converse(&shard, id, &connection, deadline, settings.unauthenticated_idle).await {
+            Conversation::Bound(peer) => data::carry(&shard, Rc::clone(&connection), *peer).await,
+            Conversation::Ended(reason) => {
+                connection.close();
+                reason
+            }
+        };
     debug!(%client, reason, "connection closed");
-    connection.close();
     shard.borrow_mut().disconnected(id);
 }
 
@@ -180,23 +187,31 @@ async fn begin(
     Connection::new(tcp, client, session)
 }
 
-/// Gives the shard its turns until the connection ends, and says why it did.
+/// How a connection stops to be one of messages.
+enum Conversation {
+    /// It has ended, for this reason.
+    Ended(&'static str),
+    /// It carries data from now on.
+    Bound(Box<Waiting>),
+}
+
+/// Gives the shard its turns until the connection ends, or carries data.
 async fn converse(
     shard: &RefCell<Shard>,
     id: ConnectionId,
     connection: &Connection,
     first_deadline: Instant,
     idle: Duration,
-) -> &'static str {
+) -> Conversation {
     let mut deadline = first_deadline;
     loop {
         tokio::select! {
             ready = connection.ready() => if ready.is_err() {
-                return "failed";
+                return Conversation::Ended("failed");
             },
             () = sleep_until(deadline) => {
                 if !shard.borrow().is_allocated(id) {
-                    return "idle without an allocation";
+                    return Conversation::Ended("idle without an allocation");
                 }
                 deadline = now() + idle;
                 continue;
@@ -205,12 +220,13 @@ async fn converse(
         match super::udp::guard(shard, "a connection", |shard| shard.stream_turn(id)) {
             Some(Ok(Heard::Messages)) => deadline = now() + idle,
             Some(Ok(Heard::Nothing)) => {}
-            Some(Ok(Heard::End)) => return "ended by the client",
+            Some(Ok(Heard::Bound(peer))) => return Conversation::Bound(peer),
+            Some(Ok(Heard::End)) => return Conversation::Ended("ended by the client"),
             Some(Err(error)) => {
                 debug!(%error, "connection cannot be read any further");
-                return "broken";
+                return Conversation::Ended("broken");
             }
-            None => return "a bug",
+            None => return Conversation::Ended("a bug"),
         }
         // One batch each, in turn: a flood on one connection must not starve the others.
         tokio::task::yield_now().await;
@@ -218,12 +234,14 @@ async fn converse(
 }
 
 /// What a turn of a connection brought.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Heard {
     /// At least one whole message.
     Messages,
     /// No whole message yet.
     Nothing,
+    /// A ConnectionBind: what follows is for this peer.
+    Bound(Box<Waiting>),
     /// The client has closed.
     End,
 }
