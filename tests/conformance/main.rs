@@ -12,5 +12,6 @@ mod policy;
 mod refresh;
 mod send_data;
 mod stun;
+mod tcp_relay;
 mod wire;
 mod world;

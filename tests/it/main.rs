@@ -13,4 +13,5 @@ mod observability;
 mod relay;
 mod stream;
 mod tcp;
+mod tcp_relay;
 mod tls;

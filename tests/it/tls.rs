@@ -272,13 +272,13 @@ async fn slow_reader_loses_data_and_keeps_its_control_channel() {
 }
 
 /// A server whose certificates the tests know.
-struct Tls {
-    server: TestServer,
+pub(super) struct Tls {
+    pub(super) server: TestServer,
     shown: Vec<Vec<u8>>,
 }
 
 impl Tls {
-    fn start(fourth: u8, change: impl FnOnce(&mut Config)) -> Self {
+    pub(super) fn start(fourth: u8, change: impl FnOnce(&mut Config)) -> Self {
         let mut shown = Vec::new();
         let server = TestServer::start(|config| {
             config.net.listen = vec![SocketAddr::new(loopback(6, fourth), 0)];
@@ -314,6 +314,11 @@ impl Tls {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth()
+    }
+
+    /// A client with the newest version and the right trust.
+    pub(super) async fn any_client(&self) -> Client {
+        self.client(self.config(&[&TLS13], self.trusting())).await
     }
 
     async fn client(&self, config: ClientConfig) -> Client {

@@ -63,6 +63,7 @@ pub(super) fn config(channel_ms: u64) -> server::Config {
             ..limits::Config::default()
         },
         software: None,
+        tcp_relay: false,
     }
 }
 
