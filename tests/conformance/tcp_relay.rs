@@ -409,6 +409,26 @@ fn channels_and_indications_are_not_for_tcp() {
     assert_eq!(datagram, crate::world::Delivery::Dropped(DropReason::NoAllocation));
 }
 
+/// RFC 6062 §4.3: the same credentials, so the nonce too; but of this very client
+#[test]
+fn data_connection_may_use_the_nonce_of_the_control_connection() {
+    let (mut world, mut client, _) = allocated();
+    connected(&mut world, &mut client, PEER, NAME);
+    let with_its_nonce = |mut data: Client| {
+        data.nonce.clone_from(&client.nonce);
+        data
+    };
+    let bind = [connection(NAME)];
+    let mut elsewhere = with_its_nonce(Client::at("198.51.100.2:5000").over_tcp());
+    let mut datagrams = with_its_nonce(Client::at("198.51.100.1:5000"));
+    for stranger in [&mut elsewhere, &mut datagrams] {
+        let refused = stranger.begin(&mut world, CONNECTION_BIND, &bind).reply();
+        assert_eq!(refused.code(), 438);
+    }
+    let mut data = with_its_nonce(data_connection(5000));
+    assert_eq!(data.begin(&mut world, CONNECTION_BIND, &bind).reply().code(), 0);
+}
+
 #[test]
 fn connection_attempt_from_a_client_is_dropped() {
     let (mut world, mut client, _) = allocated();
