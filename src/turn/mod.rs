@@ -6,6 +6,7 @@
 pub mod allocation;
 pub mod auth;
 pub mod connections;
+pub mod discovery;
 pub mod event;
 pub mod limits;
 mod nonce;
@@ -19,7 +20,9 @@ pub mod verdict;
 
 use std::time::Instant;
 
+pub use crate::stun::ChannelRange;
 pub use allocation::{AllocationId, FiveTuple, PeerTransport, RelayedAddress, Transport};
+pub use discovery::Discovery;
 pub use event::{CloseReason, Event};
 pub use policy::PeerAddress;
 pub use request::allocate::{AllocateError, Allocated, PendingAllocation};

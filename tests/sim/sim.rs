@@ -250,6 +250,7 @@ impl Sim {
             }
             Verdict::ToClient { .. } => panic!("a client's packet went to a client"),
             Verdict::Connect(_) | Verdict::BindConnection(_) => panic!("nobody connects here"),
+            Verdict::ReplyFrom(origin) => panic!("a reply from {origin}, but discovery is off"),
             Verdict::Bind(pending) => {
                 let Some(Intent::Request(request)) = intent else {
                     panic!("bind for what was no Allocate: {intent:?}")

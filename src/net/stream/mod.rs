@@ -29,6 +29,7 @@ use tls::Session;
 use super::clock;
 use super::shard::Shard;
 use super::tcp_relay::{Waiting, data};
+use crate::stun::ChannelRange;
 
 /// From the connection's beginning to its first whole message, TLS handshake included.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -53,6 +54,8 @@ slotmap::new_key_type! {
 pub(super) struct Settings {
     /// How long a connection without an allocation may be silent.
     pub(super) unauthenticated_idle: Duration,
+    /// Which first bytes are ChannelData's.
+    pub(super) channels: ChannelRange,
     /// Certificates, where there are any.
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) count: Arc<ConnectionCount>,
@@ -181,7 +184,8 @@ async fn begin(
             let tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
             Some(Session::new(tls))
         }
-        (0x00..=0x03 | 0x40..=0x4F, Speaks::Both, _) => None,
+        (0x00..=0x03, Speaks::Both, _) => None,
+        (first, Speaks::Both, _) if settings.channels.begins_with(first) => None,
         _ => return Err(io::ErrorKind::InvalidData.into()),
     };
     Connection::new(tcp, client, session)

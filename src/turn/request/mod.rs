@@ -71,10 +71,18 @@ impl From<Code> for Reject {
 
 /// RFC 8489 §6.3.1: a comprehension-required attribute that is not understood ends the request.
 pub(super) fn check_attributes(message: &Message<'_>) -> Result<(), Reject> {
+    refuse_unknown(message, |kind| is_understood(kind) || is_for_tcp(kind, message))
+}
+
+/// The same where it is `understood` that tells.
+fn refuse_unknown(
+    message: &Message<'_>,
+    understood: impl Fn(AttributeType) -> bool,
+) -> Result<(), Reject> {
     let unknown: Vec<_> = message
         .attributes()
         .map(|(kind, _)| kind)
-        .filter(|&kind| !is_understood(kind) && !is_for_tcp(kind, message))
+        .filter(|&kind| !understood(kind))
         .take(UNKNOWN_ATTRIBUTES_MAX)
         .collect();
     if unknown.is_empty() { Ok(()) } else { Err(Reject::UnknownAttributes(unknown)) }
