@@ -326,6 +326,7 @@ mod tests {
             "hairpin_allocations_total",
             "hairpin_build_info",
             "hairpin_dropped_packets_total",
+            "hairpin_peer_connections",
             "hairpin_relay_bytes_total",
             "hairpin_relay_packets_total",
             "hairpin_relay_ports",

@@ -3,18 +3,26 @@
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use crate::server::{Ended, Process, Server, Settings, dev_ports, hairpin, private_port, run};
+use crate::server::{
+    Ended, Process, Server, Settings, dev_ports, eventually, hairpin, private_port, run,
+};
 
 #[test]
 fn uclient_loses_nothing_through_a_dev_server() {
     let (_lock, server) = (dev_ports(), Process::spawn(hairpin().args(["serve", "--dev"])));
     server.stdout().wait_for("Metrics:", 1);
-    // For TLS it would go to port 5349.
-    for transport in [&[][..], &["-t"], &["-t", "-S", "-p", "3478"]] {
+    let descriptors = format!("/proc/{}/fd", server.pid());
+    let descriptors = || std::fs::read_dir(&descriptors).unwrap().count();
+    let before = descriptors();
+    // For TLS it would go to port 5349. -T: RFC 6062, where each client connects to each other one.
+    for transport in
+        [&[][..], &["-t"], &["-t", "-S", "-p", "3478"], &["-T"], &["-T", "-S", "-p", "3478"]]
+    {
         if !loses_nothing(transport) {
             return;
         }
     }
+    eventually("all descriptors are given back", || (descriptors() <= before).then_some(()));
     server.signal("TERM");
     assert!(server.wait().status.success());
 }
@@ -157,6 +165,7 @@ fn assert_no_loss(ended: &Ended, messages: usize) {
     let refused = |line: &&str| line.contains("sslv3 alert handshake failure");
     let mut lines = all.lines().filter(|line| !refused(line));
     assert!(lines.all(|line| !line.to_lowercase().contains("error")), "{all}");
+    assert!(!all.contains("not enough"), "a connection is missing: {all}");
     assert!(all.contains("Total lost packets 0 (0.000000%)"), "{all}");
     let totals = format!("tot_send_msgs={messages}, tot_recv_msgs={messages}\n");
     assert!(all.contains(&totals), "not {totals}{all}");
