@@ -11,18 +11,31 @@ use crate::server::{
 fn uclient_loses_nothing_through_a_dev_server() {
     let (_lock, server) = (dev_ports(), Process::spawn(hairpin().args(["serve", "--dev"])));
     server.stdout().wait_for("Metrics:", 1);
-    let descriptors = format!("/proc/{}/fd", server.pid());
-    let descriptors = || std::fs::read_dir(&descriptors).unwrap().count();
-    let before = descriptors();
-    // For TLS it would go to port 5349. -T: RFC 6062, where each client connects to each other one.
-    for transport in
-        [&[][..], &["-t"], &["-t", "-S", "-p", "3478"], &["-T"], &["-T", "-S", "-p", "3478"]]
-    {
+    // For TLS it would go to port 5349.
+    for transport in [&[][..], &["-t"], &["-t", "-S", "-p", "3478"]] {
         if !loses_nothing(transport) {
             return;
         }
     }
-    eventually("all descriptors are given back", || (descriptors() <= before).then_some(()));
+    server.signal("TERM");
+    assert!(server.wait().status.success());
+}
+
+/// RFC 6062, where each client connects to each other one. (Not with -P: there it counts half of
+/// its messages as lost, whichever the server, although all of them arrive.)
+#[test]
+fn uclient_loses_nothing_over_relayed_tcp_and_all_descriptors_are_given_back() {
+    let (_lock, server) = (dev_ports(), Process::spawn(hairpin().args(["serve", "--dev"])));
+    server.stdout().wait_for("Metrics:", 1);
+    let descriptors = format!("/proc/{}/fd", server.pid());
+    let descriptors = || std::fs::read_dir(&descriptors).unwrap().count();
+    let before = descriptors();
+    for transport in [&["-T"][..], &["-T", "-S", "-p", "3478"]] {
+        if !loses_nothing(transport) {
+            return;
+        }
+        eventually("all descriptors are back", || (descriptors() == before).then_some(()));
+    }
     server.signal("TERM");
     assert!(server.wait().status.success());
 }
