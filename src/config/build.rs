@@ -76,10 +76,19 @@ pub(super) fn config(
         max_lifetime: file.limits.max_lifetime.0,
         permission_lifetime: file.limits.permission_lifetime.0,
         channel_lifetime: file.limits.channel_lifetime.0,
+        ..turn::limits::Config::default()
     };
     let auth = auth(file.realm, file.auth, reader, environment_secret)?;
     Ok(Config {
-        turn: turn::server::Config { auth, policy, limits, discovery, channels, software },
+        turn: turn::server::Config {
+            auth,
+            policy,
+            limits,
+            discovery,
+            channels,
+            software,
+            tcp_relay: file.relay.tcp,
+        },
         net,
         http: http::Config {
             listen: addresses(&file.http.listen),
