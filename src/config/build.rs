@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::Config;
 use super::error::{Fault, Key};
 use super::file::{Auth, File, Limits, Relay};
+use super::host::PublicHost;
 use super::secrets::{self, Reader};
+use super::signaling;
 use super::tls;
 use super::value::{Host, Listen, Ports};
 use crate::{http, logging, net, turn};
@@ -48,7 +50,7 @@ pub(super) fn config(
     let net = net::Config {
         listen: addresses(&file.listen),
         threads: file.threads.0 as usize,
-        relay_ports: file.relay.ports.0,
+        relay_ports: file.relay.ports.0.clone(),
         relay_addresses: file.relay.addresses.iter().map(|host| host.0).collect(),
         allocations_per_user: file.limits.allocations_per_user.0 as usize,
         allocations: file.limits.allocations.0 as usize,
@@ -65,13 +67,25 @@ pub(super) fn config(
         permission_lifetime: file.limits.permission_lifetime.0,
         channel_lifetime: file.limits.channel_lifetime.0,
     };
-    let auth = auth(file.realm, file.auth, reader, environment_secret)?;
+    let public_host = public_host(&file.public_host)?;
+    let auth = auth(file.realm.clone(), file.auth.clone(), reader, environment_secret)?;
+    let host = public_host.clone().or_else(|| PublicHost::listened_on(&net.listen));
+    let signaling = signaling::config(&file, reader, host.as_ref(), auth.secrets.first())?;
     Ok(Config {
         turn: turn::server::Config { auth, policy, limits, software },
         net,
-        http: http::Config { listen: addresses(&file.http.listen) },
+        public_host,
+        http: http::Config { listen: addresses(&file.http.listen), signaling },
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
+}
+
+fn public_host(text: &str) -> Result<Option<PublicHost>, Fault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let refuse = |problem| Fault::new([Key::new("public_host")], format!("{text:?} {problem}"));
+    text.parse().map(Some).map_err(refuse)
 }
 
 fn addresses(listen: &[Listen]) -> Vec<SocketAddr> {

@@ -17,6 +17,8 @@ use crate::turn::limits;
 pub(super) struct File {
     pub(super) realm: String,
     pub(super) listen: Vec<Listen>,
+    /// Empty: the first of `listen` that is no wildcard.
+    pub(super) public_host: String,
     pub(super) threads: Count,
     pub(super) tls: Tls,
     pub(super) relay: Relay,
@@ -25,6 +27,7 @@ pub(super) struct File {
     pub(super) limits: Limits,
     pub(super) stun: Stun,
     pub(super) http: Http,
+    pub(super) signaling: Signaling,
     pub(super) log: Log,
 }
 
@@ -91,6 +94,28 @@ pub(super) struct Stun {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Http {
     pub(super) listen: Vec<Listen>,
+    /// Empty: none.
+    pub(super) api_token_file: String,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Signaling {
+    pub(super) enabled: bool,
+    pub(super) origins: Vec<String>,
+    pub(super) open: bool,
+    /// Empty: none.
+    pub(super) jwt_secret_file: String,
+    pub(super) jwt_public_key_file: FileNames,
+    pub(super) replace: Replace,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Replace {
+    #[default]
+    Secret,
+    Always,
 }
 
 #[derive(Clone, Deserialize, PartialEq)]
@@ -110,6 +135,7 @@ impl Default for File {
         Self {
             realm: "hairpin".to_owned(),
             listen: vec![literal("0.0.0.0:3478"), literal("[::]:3478")],
+            public_host: String::new(),
             threads: Count(0),
             tls: Tls::default(),
             relay: Relay::default(),
@@ -118,6 +144,7 @@ impl Default for File {
             limits: Limits::default(),
             stun: Stun::default(),
             http: Http::default(),
+            signaling: Signaling::default(),
             log: Log::default(),
         }
     }
@@ -163,7 +190,7 @@ impl Default for Limits {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: vec![literal("127.0.0.1:8080")] }
+        Self { listen: vec![literal("127.0.0.1:8080")], api_token_file: String::new() }
     }
 }
 

@@ -116,19 +116,19 @@ fn unknown_keys_and_bad_syntax_are_refused_with_file_and_line() {
     for (text, expected) in [
         (
             "\nrelm = \"x\"",
-            "c.toml:2: relm: unknown key; known here: realm, listen, threads, tls, relay, auth, peers, limits, stun, http, log",
+            "c.toml:2: relm: unknown key; known here: realm, listen, public_host, threads, tls, relay, auth, peers, limits, stun, http, signaling, log",
         ),
         (
             "[http]\nlisten = []\npages = true",
-            "c.toml:3: http.pages: unknown key; known here: listen",
+            "c.toml:3: http.pages: unknown key; known here: listen, api_token_file",
         ),
         (
             "[dtls]\ncert = \"x\"",
-            "c.toml:1: dtls: unknown key; known here: realm, listen, threads, tls, relay, auth, peers, limits, stun, http, log",
+            "c.toml:1: dtls: unknown key; known here: realm, listen, public_host, threads, tls, relay, auth, peers, limits, stun, http, signaling, log",
         ),
         (
             "\"a\\nb\" = 1",
-            "c.toml:1: \"a\\nb\": unknown key; known here: realm, listen, threads, tls, relay, auth, peers, limits, stun, http, log",
+            "c.toml:1: \"a\\nb\": unknown key; known here: realm, listen, public_host, threads, tls, relay, auth, peers, limits, stun, http, signaling, log",
         ),
         ("realm = \"a\"\nrealm = \"b\"", "c.toml:2: duplicate key"),
         ("stun = 1", "c.toml:1: stun: must be a table"),

@@ -189,7 +189,8 @@ async fn a_head_may_have_the_cookies_of_all_of_localhost() {
 async fn a_taken_address_is_named() {
     let admin = Admin::start();
 
-    let error = Listeners::bind(&Config { listen: vec![admin.address] }).unwrap_err();
+    let error =
+        Listeners::bind(&Config { listen: vec![admin.address], signaling: None }).unwrap_err();
 
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&admin.address.to_string()), "{error}");
@@ -199,7 +200,7 @@ async fn a_taken_address_is_named() {
 async fn every_address_is_served() {
     let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); 2];
 
-    let listeners = Listeners::bind(&Config { listen }).unwrap();
+    let listeners = Listeners::bind(&Config { listen, signaling: None }).unwrap();
     let addresses = listeners.addresses();
     let mut admin = Admin::serve(listeners);
 
@@ -240,7 +241,7 @@ struct Admin {
 impl Admin {
     fn start() -> Self {
         let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        Self::serve(Listeners::bind(&Config { listen }).unwrap())
+        Self::serve(Listeners::bind(&Config { listen, signaling: None }).unwrap())
     }
 
     fn serve(listeners: Listeners) -> Self {
@@ -249,7 +250,7 @@ impl Admin {
             Arc::new(FakeServer { answers: AtomicBool::new(true), ready: AtomicBool::new(true) });
         let (shutdown, stopped) = oneshot::channel();
         let inspect = Arc::clone(&server);
-        let serving = tokio::spawn(listeners.serve(inspect, async {
+        let serving = tokio::spawn(listeners.serve(inspect, None, async {
             stopped.await.ok();
         }));
         Self { address, server, serving, shutdown }

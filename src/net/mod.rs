@@ -17,6 +17,7 @@ mod stream;
 pub mod sys;
 mod thread;
 mod udp;
+mod urls;
 mod work;
 
 use std::io;
@@ -36,6 +37,7 @@ use thread::{Handle, Listening, Start};
 use work::Shared;
 
 pub use stream::{certificates, tls};
+pub use urls::ice_urls;
 
 /// Whether several shards can listen on one port. Windows has no `SO_REUSEPORT`.
 pub const SHARES_PORTS: bool = cfg!(not(windows));

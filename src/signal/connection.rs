@@ -8,8 +8,8 @@ use slotmap::new_key_type;
 use super::peer::PeerKey;
 use super::rates::Budget;
 use super::{
-    Config, Grant, HEARTBEAT, JOIN_DEADLINE, MESSAGE_BURST, MESSAGES_PER_SECOND, Rooms, SERVER,
-    SILENCE,
+    Config, Grant, HEARTBEAT, JOIN_DEADLINE, MESSAGE_BURST, MESSAGES_PER_SECOND, Rooms, SEPARATOR,
+    SERVER, SILENCE,
 };
 
 new_key_type! {
@@ -93,7 +93,7 @@ impl CloseReason {
 pub(super) fn may_be(grant: Option<&Grant>, id: &str) -> bool {
     let Some(grant) = grant else { return id != SERVER };
     let rest = id.strip_prefix(grant.user.as_str());
-    id != SERVER && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    id != SERVER && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(SEPARATOR))
 }
 
 /// What the hub knows of a connection.

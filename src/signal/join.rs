@@ -9,7 +9,7 @@ use super::hub::{Due, Hub, is_counted, source_prefix};
 use super::message::{Incoming, JoinPayload, Left, Outgoing, PeerEntry, Peers, Problem, Welcome};
 use super::peer::{Kept, Lost, Peer, PeerKey, Presence};
 use super::room::Member;
-use super::{HEARTBEAT, ROOMS_PER_CONNECTION, Replace, Text};
+use super::{HEARTBEAT, ROOMS_PER_CONNECTION, Replace, SEPARATOR, Text};
 
 /// What a join comes to, before anything is changed.
 enum Claim {
@@ -42,8 +42,17 @@ impl Hub {
         if let Claim::Own(peer) | Claim::Resumed(peer) = claim {
             self.confine(connection, peer);
         }
+        let is_told = matches!(claim, Claim::Resumed(_));
         let peer = self.take_place(connection, claim, now)?;
         match room {
+            Some(room) if self.peers[peer].is_in(room) => {
+                if let Some(meta) = payload.meta {
+                    self.rooms.describe(room, peer, meta);
+                }
+                if !is_told {
+                    self.send_peers(peer, room);
+                }
+            }
             Some(room) => self.enter(peer, room, payload.meta),
             None => self.peers[peer].in_the_open = true,
         }
@@ -101,7 +110,8 @@ impl Hub {
         let Some(id) = &incoming.from else {
             let user = own.grant.as_ref().map(|grant| grant.user.clone());
             let random = self.random_name();
-            let id = user.map_or_else(|| random.clone(), |user| format!("{user}:{random}"));
+            let id =
+                user.map_or_else(|| random.clone(), |user| format!("{user}{SEPARATOR}{random}"));
             return Ok(Claim::New { id, instead_of: None });
         };
         if !may_be(own.grant.as_ref(), id) {
@@ -238,10 +248,6 @@ impl Hub {
     /// Puts a peer into a room it may be in, and tells everyone there.
     fn enter(&mut self, peer: PeerKey, room: &str, meta: Option<&RawValue>) {
         let meta = meta.map(RawValue::to_owned);
-        if self.peers[peer].is_in(room) {
-            self.rooms.describe(room, peer, meta);
-            return self.send_peers(peer, room);
-        }
         let name = self.rooms.enter(room, Member { peer, meta: meta.clone() });
         self.peers[peer].rooms.push(name);
         self.send_peers(peer, room);

@@ -77,6 +77,10 @@ pub const HEARTBEAT: Duration = Duration::from_secs(25);
 pub const SILENCE: Duration = Duration::from_secs(60);
 /// A connection that has not joined after so long is closed.
 pub const JOIN_DEADLINE: Duration = Duration::from_secs(10);
+/// Between a user's name and what tells its peers apart; in no user's name.
+pub const SEPARATOR: char = '#';
+/// The name of a user, which leaves its peers' ids room for more.
+pub const MAX_USER_BYTES: usize = 96;
 /// What calls itself so is the hub, and no peer may.
 pub const SERVER: &str = "server";
 
@@ -104,7 +108,8 @@ pub enum Replace {
 /// What a good token says of its holder.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Grant {
-    /// Who it is. Its peers are called so, or so with `:` and something behind it.
+    /// Who it is. Its peers are called so, or so with [`SEPARATOR`] and more
+    /// behind it.
     pub user: String,
     /// Where it may go.
     pub rooms: Rooms,

@@ -51,9 +51,11 @@ impl Rooms {
     }
 
     /// Changes what a peer tells about itself.
-    pub(super) fn describe(&mut self, room: &str, peer: PeerKey, meta: Option<Box<RawValue>>) {
+    pub(super) fn describe(&mut self, room: &str, peer: PeerKey, meta: &RawValue) {
         let members = self.rooms.get_mut(room).into_iter().flatten();
-        members.filter(|member| member.peer == peer).for_each(|member| member.meta = meta.clone());
+        for member in members.filter(|member| member.peer == peer) {
+            member.meta = Some(meta.to_owned());
+        }
     }
 
     /// Takes a peer out, and with the last one the room.
