@@ -84,7 +84,7 @@ pub(super) async fn upgrade(
         Ok(accept) => accept,
         Err(refusal) => {
             count(&shared.refused.handshake);
-            return refusal;
+            return refusal.into_response();
         }
     };
     let (subprotocol, token) = subprotocols(headers);
@@ -117,28 +117,48 @@ pub(super) async fn upgrade(
     response
 }
 
+/// Why a handshake is none.
+enum NoHandshake {
+    Request(&'static str),
+    Upgrade,
+    Version,
+}
+
+impl IntoResponse for NoHandshake {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Request(text) => (StatusCode::BAD_REQUEST, text).into_response(),
+            Self::Upgrade => {
+                let upgrade = [(UPGRADE, "websocket")];
+                let text = "WebSocket is spoken here\n";
+                (StatusCode::UPGRADE_REQUIRED, upgrade, text).into_response()
+            }
+            Self::Version => {
+                let version = [(SEC_WEBSOCKET_VERSION, "13")];
+                (StatusCode::UPGRADE_REQUIRED, version, "version 13\n").into_response()
+            }
+        }
+    }
+}
+
 /// Checks the handshake of RFC 6455 §4.2.1, and makes the answer to its key.
-fn accept_key(headers: &HeaderMap, version: Version) -> Result<String, Response> {
+fn accept_key(headers: &HeaderMap, version: Version) -> Result<String, NoHandshake> {
     let names = |header: HeaderName, wanted: &str| {
         let values = headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|list| list.split(',')).any(|item| item.trim().eq_ignore_ascii_case(wanted))
     };
-    let refuse = |text: &'static str| (StatusCode::BAD_REQUEST, text).into_response();
     if version != Version::HTTP_11 || only(headers, HOST.as_str()).is_none() {
-        return Err(refuse("WebSocket needs HTTP/1.1 and a host\n"));
+        return Err(NoHandshake::Request("WebSocket needs HTTP/1.1 and a host\n"));
     }
     if !names(UPGRADE, "websocket") || !names(CONNECTION, "upgrade") {
-        let upgrade = [(UPGRADE, "websocket")];
-        let text = "WebSocket is spoken here\n";
-        return Err((StatusCode::UPGRADE_REQUIRED, upgrade, text).into_response());
+        return Err(NoHandshake::Upgrade);
     }
     if only(headers, SEC_WEBSOCKET_VERSION.as_str()) != Some("13") {
-        let version = [(SEC_WEBSOCKET_VERSION, "13")];
-        return Err((StatusCode::UPGRADE_REQUIRED, version, "version 13\n").into_response());
+        return Err(NoHandshake::Version);
     }
     let key = only(headers, SEC_WEBSOCKET_KEY.as_str())
         .filter(|key| STANDARD.decode(key).is_ok_and(|key| key.len() == 16))
-        .ok_or_else(|| refuse("the key must be 16 bytes in base64\n"))?;
+        .ok_or(NoHandshake::Request("the key must be 16 bytes in base64\n"))?;
     let mut hash = Sha1::new();
     hash.update(key.as_bytes());
     hash.update(ACCEPT_SUFFIX);
@@ -259,7 +279,7 @@ async fn close(
     let (code, bye) = match ending {
         Ending::Gone => return Ok(()),
         // The answer to the client's goodbye waits in the codec.
-        Ending::Left => return socket.close(None).await,
+        Ending::Left => return socket.flush().await,
         Ending::Fault(code) => (code, None),
         Ending::Hub => match attachment.end() {
             Some(End { reason, bye }) => (code_of(reason), Some(bye)),

@@ -73,7 +73,8 @@ async fn too_large_a_message_closes_with_1009() {
     assert_eq!(socket.end().await, Received::Close(Some(1009)));
 
     let mut socket = Socket::connect(server.http()).await;
-    let exactly = format!("{:width$}", json!({ "type": "ping" }), width = MAX_MESSAGE_BYTES);
+    let mut exactly = json!({ "type": "ping" }).to_string();
+    exactly.push_str(&" ".repeat(MAX_MESSAGE_BYTES - exactly.len()));
     socket.frame(FIN | TEXT, exactly.as_bytes()).await;
     assert_eq!(socket.message().await["type"], "pong");
 }
