@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("src/http/", &["signal", "turn", "stun"]),
     ("src/config/", &["signal", "turn", "net", "http", "logging"]),
     ("src/server.rs", &["config", "net", "http", "turn", "logging"]),
-    ("src/cli/", &["config", "server", "logging", "net", "turn"]),
+    ("src/cli/", &["config", "server", "logging", "net", "http", "signal", "turn"]),
 ];
 const MODULES: [&str; 9] =
     ["cli", "config", "http", "logging", "net", "server", "signal", "stun", "turn"];

@@ -21,6 +21,7 @@ pub(super) struct File {
     pub(super) public_host: String,
     pub(super) threads: Count,
     pub(super) tls: Tls,
+    pub(super) proxy: Proxy,
     pub(super) relay: Relay,
     pub(super) auth: Auth,
     pub(super) peers: Peers,
@@ -38,6 +39,12 @@ pub(super) struct Tls {
     pub(super) cert: FileNames,
     pub(super) key: FileNames,
     pub(super) listen: Vec<Listen>,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Proxy {
+    pub(super) sources: Vec<Network>,
 }
 
 #[derive(Clone, Deserialize, PartialEq)]
@@ -87,6 +94,10 @@ pub(super) struct Limits {
 #[derive(Clone, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Stun {
+    pub(super) nat_discovery: bool,
+    /// Empty: none.
+    pub(super) alternate: String,
+    pub(super) rfc5766_channels: bool,
     pub(super) software: bool,
 }
 
@@ -94,6 +105,8 @@ pub(super) struct Stun {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Http {
     pub(super) listen: Vec<Listen>,
+    pub(super) shared: bool,
+    pub(super) shared_admin: bool,
     /// Empty: none.
     pub(super) api_token_file: String,
 }
@@ -138,6 +151,7 @@ impl Default for File {
             public_host: String::new(),
             threads: Count(0),
             tls: Tls::default(),
+            proxy: Proxy::default(),
             relay: Relay::default(),
             auth: Auth::default(),
             peers: Peers::default(),
@@ -190,7 +204,12 @@ impl Default for Limits {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: vec![literal("127.0.0.1:8080")], api_token_file: String::new() }
+        Self {
+            listen: vec![literal("127.0.0.1:8080")],
+            shared: false,
+            shared_admin: false,
+            api_token_file: String::new(),
+        }
     }
 }
 

@@ -23,6 +23,10 @@ pub(super) fn config(
     if !own.enabled {
         return Ok(None);
     }
+    if file.http.listen.is_empty() && !file.http.shared {
+        let message = "needs an address in http.listen, or http.shared";
+        return Err(Fault::new([Key::new("signaling.enabled")], message));
+    }
     let Some(host) = public_host else {
         let message = "is needed for signaling, because `listen` has only wildcards: the name or \
                        IP address that clients reach this server by";

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 const CONNECTIONS: usize = 10_000;
 const ROOMS: usize = 1000;
-const STEPS: usize = 150_000;
+const STEPS: usize = 60_000;
 
 /// Everything the model knows of one peer.
 #[derive(Debug, Default)]
