@@ -28,9 +28,9 @@ pub(super) fn config(
         return Err(Fault::new([Key::new("signaling.enabled")], message));
     }
     let Some(host) = public_host else {
-        let message = "is needed for signaling, because `listen` has only wildcards: the name or \
-                       IP address that clients reach this server by";
-        return Err(Fault::new([Key::new("public_host"), Key::new("signaling.enabled")], message));
+        let message = "needs public_host, because `listen` has only wildcards: the name or IP \
+                       address that clients reach this server by";
+        return Err(Fault::new([Key::new("signaling.enabled")], message));
     };
     let keys = keys(file, reader)?;
     if keys.is_empty() && !own.open {

@@ -1,7 +1,8 @@
-"""Two peers of another implementation: client.py OPEN_URL CLOSED_URL TOKEN"""
+"""Two peers of another implementation: client.py OPEN_URL CLOSED_URL TOKEN TLS_URL"""
 
 import asyncio
 import json
+import ssl
 import sys
 
 import websockets
@@ -29,9 +30,9 @@ async def refused(url, status, **more):
         assert error.status_code == status, error
 
 
-async def plain_protocol(url):
+async def plain_protocol(url, **more):
     """What the introductory texts do: join, offer, answer, candidate."""
-    async with connect(url) as alice, connect(url) as bob:
+    async with connect(url, **more) as alice, connect(url, **more) as bob:
         for name, socket in (("alice", alice), ("bob", bob)):
             await say(socket, type="join", **{"from": name})
             assert (await hear(socket))["type"] == "welcome"
@@ -77,10 +78,12 @@ async def compression(url):
         assert not socket.extensions, socket.extensions
 
 
-async def main(open_url, closed_url, good):
+async def main(open_url, closed_url, good, tls_url):
     await refused(open_url, 403, origin="https://evil.test")
     await refused(open_url, 403, origin=None)
     await plain_protocol(open_url)
+    # On the port of TURN, with the certificate of --dev, which nobody knows.
+    await plain_protocol(tls_url, ssl=ssl._create_unverified_context())
     await oversized(open_url)
     await compression(open_url)
     await token(closed_url, good)

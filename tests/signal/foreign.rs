@@ -13,6 +13,7 @@ fn a_python_client_signals_and_is_refused_where_it_must_be() {
         format!("ws://{}/ws", open.http()),
         format!("ws://{}/ws", closed.http()),
         token("alice", &["r"]),
+        format!("wss://{}/ws", open.turn()),
     ];
     let mut probe = Command::new("python3");
     let probe = probe.args(["-c", "import websockets"]).stderr(Stdio::null()).status();

@@ -39,6 +39,18 @@ async fn two_peers_meet_in_a_room_and_signal() {
 }
 
 #[tokio::test]
+async fn peers_meet_on_the_port_of_turn_too() {
+    let server = open_server();
+    let mut alice = Socket::connect(server.http()).await;
+    alice.join("alice", "r").await;
+    let mut bob = Socket::connect(server.turn()).await;
+    bob.join("bob", "r").await;
+    assert_eq!(alice.message().await["payload"]["id"], "bob");
+    bob.say(json!({ "type": "x", "to": "alice" })).await;
+    assert_eq!(alice.message().await["from"], "bob");
+}
+
+#[tokio::test]
 async fn who_loses_the_socket_comes_back_and_nobody_noticed() {
     let server = open_server();
     let (mut alice, mut bob) =

@@ -29,7 +29,7 @@ pub(crate) const FIN: u8 = 0x80;
 
 /// A server as `--dev` starts it: open, for the pages of this machine.
 pub(crate) fn open_server() -> TestServer {
-    TestServer::start(|_| {})
+    TestServer::start(|config| config.http.shared = true)
 }
 
 /// A server that wants tokens, and mints credentials.
