@@ -22,6 +22,8 @@ const HUB_PEERS: usize = 4096;
 const HUB_ROUNDS: usize = 100;
 const CLIENTS: usize = 512;
 const IDLE: usize = 5000;
+/// Where the ids of the broadcast begin: those before it are lost by then, and not yet free.
+const NEXT: usize = 1024 * PEERS_PER_ROOM;
 
 struct Nobody;
 
@@ -115,14 +117,15 @@ fn unicast(http: SocketAddr) {
 
 /// Full rooms, in which one after the other speaks to all.
 fn broadcast(http: SocketAddr) {
-    let mut clients: Vec<_> =
-        (0..CLIENTS).map(|peer| Client::join(http, peer, peer / PEERS_PER_ROOM)).collect();
+    let mut clients: Vec<_> = (NEXT..NEXT + CLIENTS)
+        .map(|peer| Client::join(http, peer, peer / PEERS_PER_ROOM))
+        .collect();
     clients.iter_mut().for_each(Client::forget);
     let began = clock::now().instant;
     for turn in 0..PEERS_PER_ROOM {
         for (peer, client) in clients.iter_mut().enumerate() {
             if peer % PEERS_PER_ROOM == turn {
-                client.send(&message(peer, false));
+                client.send(&message(NEXT + peer, false));
             }
         }
         for (peer, client) in clients.iter_mut().enumerate() {

@@ -173,22 +173,27 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
         "http_shared": config.http.shared,
         "http_shared_admin": config.http.shared_admin,
         "public_host": config.public_host(),
-        "signaling": config.http.signaling.as_ref().map(|signaling| json!({
-            "origins": signaling.origins.allowed,
-            "open": signaling.hub.open,
-            "keys": signaling.keys.len(),
-            "credentials": !matches!(signaling.source, Source::None),
-            "replace": match signaling.hub.replace {
-                Replace::Secret => "secret",
-                Replace::Always => "always",
-            },
-        })),
+        "signaling": signaling_as_json(config),
         "log": {
             "level": config.log.level.to_string(),
             "format": config.log.format.to_string(),
         },
         "warnings": warnings(config, origin),
     })
+}
+
+fn signaling_as_json(config: &Config) -> Option<Value> {
+    let signaling = config.http.signaling.as_ref()?;
+    Some(json!({
+        "origins": signaling.origins.allowed,
+        "open": signaling.hub.open,
+        "keys": signaling.keys.len(),
+        "credentials": !matches!(signaling.source, Source::None),
+        "replace": match signaling.hub.replace {
+            Replace::Secret => "secret",
+            Replace::Always => "always",
+        },
+    }))
 }
 
 /// All that `serve` would warn of.

@@ -70,15 +70,7 @@ pub(super) fn config(
         tls,
         proxies: file.proxy.sources.iter().map(|network| network.0).collect(),
     };
-    let limits = turn::limits::Config {
-        permissions_per_allocation: file.limits.permissions_per_allocation.0 as usize,
-        channels_per_allocation: file.limits.channels_per_allocation.0 as usize,
-        unauthenticated_per_source: file.limits.unauthenticated_per_source.0,
-        default_lifetime: file.limits.default_lifetime.0,
-        max_lifetime: file.limits.max_lifetime.0,
-        permission_lifetime: file.limits.permission_lifetime.0,
-        channel_lifetime: file.limits.channel_lifetime.0,
-    };
+    let limits = core_limits(&file.limits);
     let public_host = public_host(&file.public_host)?;
     let auth = auth(file.realm.clone(), file.auth.clone(), reader, environment_secret)?;
     let host = public_host.clone().or_else(|| PublicHost::listened_on(&net.listen));
@@ -95,6 +87,18 @@ pub(super) fn config(
         },
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
+}
+
+fn core_limits(limits: &Limits) -> turn::limits::Config {
+    turn::limits::Config {
+        permissions_per_allocation: limits.permissions_per_allocation.0 as usize,
+        channels_per_allocation: limits.channels_per_allocation.0 as usize,
+        unauthenticated_per_source: limits.unauthenticated_per_source.0,
+        default_lifetime: limits.default_lifetime.0,
+        max_lifetime: limits.max_lifetime.0,
+        permission_lifetime: limits.permission_lifetime.0,
+        channel_lifetime: limits.channel_lifetime.0,
+    }
 }
 
 fn public_host(text: &str) -> Result<Option<PublicHost>, Fault> {
