@@ -16,6 +16,7 @@ dev:
 compare:
     cargo bench --bench compare
     cargo bench --bench memory
+    cargo bench --bench signaling
 
 ci:
     .ci/run

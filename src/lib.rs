@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`stun`] | the wire: STUN messages and ChannelData, bytes to values and back |
 //! | [`turn`] | the protocol: one server's state, as a function of bytes, time and randomness |
+//! | [`signal`] | signaling: a hub of peers and rooms, as a function of messages and time |
 //! | [`net`] | the sockets: threads, system calls, the clock, ports and quotas |
 //! | [`http`] | the admin plane: metrics and health |
 //! | [`config`] | settings from TOML, validated |
@@ -20,5 +21,6 @@ pub mod http;
 pub mod logging;
 pub mod net;
 pub mod server;
+pub mod signal;
 pub mod stun;
 pub mod turn;

@@ -45,6 +45,23 @@ impl Server {
         Self::spawn("hairpin", command, port, Some(folder))
     }
 
+    /// hairpin with open signaling on another port.
+    pub fn signaling(port: u16, http: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        let text = format!(
+            "realm = \"{REALM}\"\nlisten = [\"127.0.0.1:{port}\"]\nthreads = 1\n\
+             [auth]\nusers = {{ {USER} = \"{PASSWORD}\" }}\n\
+             [peers]\nallow = [\"127.0.0.0/8\"]\n\
+             [http]\nlisten = [\"127.0.0.1:{http}\"]\n\
+             [signaling]\nenabled = true\nopen = true\n[log]\nlevel = \"warn\"\n"
+        );
+        fs::write(&file, text).unwrap();
+        let mut command = pinned(env!("CARGO_BIN_EXE_hairpin"), None);
+        command.arg("serve").arg("--config").arg(&file);
+        Self::spawn("hairpin", command, port, Some(folder))
+    }
+
     /// Debian's coturn with one relay thread; `None` where it is not installed.
     pub fn coturn(port: u16, core: Option<usize>) -> Option<Self> {
         let binary = ["/usr/bin/turnserver", "/usr/local/bin/turnserver"]

@@ -15,6 +15,7 @@ mod memory;
 mod proxy;
 mod scan;
 mod server;
+mod signaling;
 mod snippets;
 mod streams;
 mod tls;
