@@ -15,7 +15,6 @@ dev:
 
 compare:
     cargo bench --bench compare
-    cargo bench --bench memory
 
 ci:
     .ci/run
