@@ -218,7 +218,7 @@ impl Sender {
     async fn send_all(&mut self) {
         let start = self.departure.start;
         let deadline = start + self.departure.order.duration * OVERTIME + DRAIN_MAX;
-        let mut next = 0;
+        let (mut next, mut idle) = (0, Duration::ZERO);
         let mut now = clock::now().instant;
         while next < self.schedule.len() && now < deadline {
             let before = self.road.happened.get();
@@ -227,11 +227,13 @@ impl Sender {
             self.wait(next, now).await;
             let later = clock::now().instant;
             if sent == 0 && self.road.happened.get() == before && now >= start {
-                self.road.ledger.borrow_mut().tally.idle += later - now;
+                idle += later - now;
             }
             now = later;
         }
-        self.road.ledger.borrow_mut().tally.sending = now.saturating_duration_since(start);
+        let tally = &mut self.road.ledger.borrow_mut().tally;
+        tally.sending = now.saturating_duration_since(start);
+        tally.idle = Some(idle);
     }
 
     /// Gives readers their turn until the next burst is due.

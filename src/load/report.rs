@@ -67,8 +67,9 @@ pub struct Latency {
 pub struct Generator {
     /// Of one core. It waits awake for what is due soon, so this is no sign of an overload.
     pub cpu_percent: f64,
-    /// Of its threads' time, that in which there was something to do.
-    pub busy_percent: f64,
+    /// Of its threads' time, that in which there was something to do; unknown for allocations, in
+    /// which it sleeps.
+    pub busy_percent: Option<f64>,
     /// How late packets left: the 99th percentile.
     pub lag_p99_us: f64,
     /// It could not keep up with the rate.
@@ -102,11 +103,11 @@ impl Report {
         let per_second = |count: u64| count as f64 / seconds.max(1e-9);
         let own_cpu = used(readings.own).unwrap_or_default();
         let threads = readings.threads.max(1) as f64;
-        let idle = tally.idle.as_secs_f64() / threads;
+        let busy = |idle: Duration| 1.0 - idle.as_secs_f64() / threads / seconds.max(1e-9);
         let percent = |cpu: Duration| 100.0 * cpu.as_secs_f64() / readings.wall.as_secs_f64();
         let generator = Generator {
             cpu_percent: percent(own_cpu),
-            busy_percent: (100.0 * (1.0 - idle / seconds.max(1e-9))).clamp(0.0, 100.0),
+            busy_percent: tally.idle.map(|idle| (100.0 * busy(idle)).clamp(0.0, 100.0)),
             lag_p99_us: micros(tally.lag.quantile(0.99)),
             too_slow: tally.sending > order.duration.mul_f64(OVERTIME) + HICCUP,
         };
@@ -188,7 +189,7 @@ mod tests {
             offered: 200,
             unsent: 10,
             delivered: 150,
-            idle: Duration::from_secs(1),
+            idle: Some(Duration::from_secs(1)),
             sending: Duration::from_secs(2),
             ..Tally::default()
         };
@@ -196,7 +197,7 @@ mod tests {
         assert_eq!((report.lost, report.loss_percent()), (50, 25.0));
         assert_eq!((report.offered_per_second, report.delivered_per_second), (100.0, 75.0));
         assert_eq!(report.generator.cpu_percent, 50.0);
-        assert_eq!(report.generator.busy_percent, 75.0);
+        assert_eq!(report.generator.busy_percent, Some(75.0));
         let server = report.server.unwrap();
         assert_eq!((server.cpu_percent, server.resident_bytes), (20.0, 7));
         assert_eq!(server.cpu_ns_per_packet.round(), 2_666_667.0);

@@ -26,8 +26,8 @@ pub(super) struct Tally {
     pub(super) latency: Histogram,
     /// How late the generator itself was.
     pub(super) lag: Histogram,
-    /// Time in which there was nothing to send and nothing arrived.
-    pub(super) idle: Duration,
+    /// Time in which there was nothing to send and nothing arrived, of those who look awake.
+    pub(super) idle: Option<Duration>,
     /// From the start to the last packet sent.
     pub(super) sending: Duration,
     /// Why the first of those that failed did, where somebody said.
@@ -44,7 +44,10 @@ impl Tally {
         self.reordered += other.reordered;
         self.latency.merge(&other.latency);
         self.lag.merge(&other.lag);
-        self.idle += other.idle;
+        self.idle = self
+            .idle
+            .max(other.idle)
+            .map(|_| self.idle.unwrap_or_default() + other.idle.unwrap_or_default());
         self.sending = self.sending.max(other.sending);
         self.failure = self.failure.take().or(other.failure);
     }

@@ -118,7 +118,7 @@ fn check(config: &ConfigFile) -> Ended {
 }
 
 /// Writes another certificate for this machine, good for so many seconds.
-fn write_pair(config: &ConfigFile, cert_name: &str, key_name: &str, secs: i64) {
+pub(crate) fn write_pair(config: &ConfigFile, cert_name: &str, key_name: &str, secs: i64) {
     let names = ["localhost", "127.0.0.1"].map(str::to_owned);
     let mut params = rcgen::CertificateParams::new(names).unwrap();
     let expiry = hairpin::net::clock::now().unix_secs as i64 + secs;
@@ -130,7 +130,7 @@ fn write_pair(config: &ConfigFile, cert_name: &str, key_name: &str, secs: i64) {
     config.write(key_name, &pem("PRIVATE KEY", &key.serialize_der()));
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     use base64::Engine;
 
     let text = base64::prelude::BASE64_STANDARD.encode(der);

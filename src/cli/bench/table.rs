@@ -98,10 +98,10 @@ fn latency(latency: &Latency) -> String {
 fn generator(generator: &Generator) -> String {
     let Generator { cpu_percent, busy_percent, lag_p99_us, too_slow } = generator;
     let verdict = if *too_slow { "; IT WAS TOO SLOW FOR THIS RATE" } else { "" };
-    format!(
-        "busy {busy_percent:.0} % of its time, CPU {cpu_percent:.0} % of a core, p99 lag {}{verdict}",
-        time(*lag_p99_us)
-    )
+    let busy =
+        busy_percent.map_or_else(String::new, |busy| format!("busy {busy:.0} % of its time, "));
+    let lag = time(*lag_p99_us);
+    format!("{busy}CPU {cpu_percent:.0} % of a core, p99 lag {lag}{verdict}")
 }
 
 fn server_line(server: &ServerUsage, pattern: Pattern) -> String {
