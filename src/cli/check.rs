@@ -12,6 +12,7 @@ use crate::config::{Bandwidth, Config, Lifetime, Origin, SECS_PER_DAY};
 use crate::logging::escaped;
 use crate::net::{SHARES_PORTS, clock, tls};
 use crate::server;
+use crate::turn::{ChannelRange, Discovery};
 
 /// Validate a configuration and explain it, without starting anything.
 ///
@@ -80,7 +81,7 @@ allocations    per user: {}, in all: {}
 allocation     permissions: {}, channels: {}, lifetime: {} unless asked for, {} at most
 bandwidth      per user: {bandwidth}
 strangers      replies per second and source: {}
-http           {}
+{}http           {}
 log            {} as {}, to stderr
 ",
         auth.realm,
@@ -100,6 +101,7 @@ log            {} as {}, to stderr
         Lifetime(limits.default_lifetime),
         Lifetime(limits.max_lifetime),
         limit(limits.unauthenticated_per_source as usize),
+        config.turn.discovery.as_ref().map_or_else(String::new, discovery),
         http(&config.http.listen),
         config.log.level,
         config.log.format,
@@ -157,6 +159,8 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "channel_lifetime_seconds": limits.channel_lifetime.as_secs(),
             "unauthenticated_idle_seconds": net.unauthenticated_idle.as_secs(),
         },
+        "nat_discovery": config.turn.discovery.as_ref().map(Discovery::addresses),
+        "rfc5766_channels": config.turn.channels == ChannelRange::Rfc5766,
         "software": config.turn.software,
         "http": config.http.listen,
         "log": {
@@ -174,6 +178,12 @@ fn warnings(config: &Config, origin: &Origin) -> Vec<String> {
         Some(format!("relay address {address}: {}", server::reach_warning(address)?))
     }));
     warnings
+}
+
+/// A whole line.
+fn discovery(discovery: &Discovery) -> String {
+    let [primary, .., alternate] = discovery.addresses();
+    format!("NAT discovery  {primary} and {alternate} (RFC 5780)\n")
 }
 
 /// Whole lines.

@@ -84,6 +84,10 @@ pub(super) struct Limits {
 #[derive(Clone, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Stun {
+    pub(super) nat_discovery: bool,
+    /// Empty: none.
+    pub(super) alternate: String,
+    pub(super) rfc5766_channels: bool,
     pub(super) software: bool,
 }
 

@@ -4,6 +4,7 @@
 //! in `build`. Nobody else sees the whole file.
 
 mod build;
+mod discovery;
 mod error;
 mod file;
 mod secrets;

@@ -141,7 +141,7 @@ impl Listeners {
         inspect: Arc<dyn Inspect>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let router = router(inspect);
+        let router = admin_routes().merge(public_routes()).with_state(inspect);
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let (stop, stopping) = watch::channel(());
         let mut acceptors = JoinSet::new();
@@ -213,7 +213,7 @@ async fn accept(
     while connections.join_next().await.is_some() {}
 }
 
-/// Serves one connection, which takes up `_slot` for as long.
+/// Serves one connection, which takes up `_slot` until it closes or speaks another protocol.
 async fn serve(
     stream: TcpStream,
     router: Router,
@@ -224,7 +224,8 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
         result = connection.as_mut() => {
@@ -242,13 +243,17 @@ async fn serve(
     }
 }
 
-fn router(inspect: Arc<dyn Inspect>) -> Router {
+/// What the server tells its operator.
+fn admin_routes() -> Router<Arc<dyn Inspect>> {
+    Router::new().route("/metrics", get(metrics))
+}
+
+/// What anybody may ask.
+fn public_routes() -> Router<Arc<dyn Inspect>> {
     Router::new()
-        .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
-        .with_state(inspect)
 }
 
 async fn metrics(State(inspect): State<Arc<dyn Inspect>>) -> Response {

@@ -170,6 +170,7 @@ impl Net {
         });
         let streams = stream::Settings {
             unauthenticated_idle: config.unauthenticated_idle,
+            channels: core.channels,
             tls: certificates.clone().map(tls::server_config).map(Arc::new),
             count: Arc::default(),
         };

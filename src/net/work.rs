@@ -156,6 +156,7 @@ impl Work {
                 self.handle_events(bytes);
                 self.reply_to(path);
             }
+            Verdict::ReplyFrom(origin) => self.reply_from(origin, path),
             Verdict::ToPeer { from, peer, payload } => {
                 let payload = place.start + payload.start..place.start + payload.end;
                 self.relay_to_peer(from, peer, payload, bytes, now);
@@ -185,6 +186,16 @@ impl Work {
                 self.pushed.push(id);
             }
         }
+    }
+
+    /// Out of the socket of this shard that listens there: a discovering client asks for it.
+    fn reply_from(&mut self, origin: SocketAddr, path: ClientPath) {
+        let index = self.listeners.iter().position(|own| own.address == origin);
+        let (Some(index), ClientPath::Datagram(route)) = (index, path) else {
+            return drop(self.server.drop(DropReason::SendFailed));
+        };
+        let route = Route { socket: SocketKey::Listener(index), from: None, ..route };
+        self.egress.push_owned(route, &self.reply);
     }
 
     /// A datagram at a relayed address.

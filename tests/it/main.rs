@@ -6,6 +6,7 @@ mod common;
 
 mod addresses;
 mod client;
+mod discovery;
 mod foreign;
 mod lifetimes;
 mod limits;

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::tls::Session;
-use crate::stun::framing;
+use crate::stun::{ChannelRange, framing};
 use crate::turn::{FiveTuple, Transport};
 
 /// Bytes of relayed data that may wait for a client that reads slowly.
@@ -211,10 +211,11 @@ pub(super) fn write_all(tcp: &TcpStream, bytes: &[u8]) -> io::Result<(usize, boo
 /// stream cannot be read any further.
 pub(in crate::net) fn split_frames(
     bytes: &[u8],
+    channels: ChannelRange,
     mut each: impl FnMut(Range<usize>),
 ) -> Result<usize, crate::stun::ParseError> {
     let mut at = 0;
-    while let Some(length) = framing::frame_len(&bytes[at..])? {
+    while let Some(length) = framing::frame_len(&bytes[at..], channels)? {
         if at + length > bytes.len() {
             break;
         }

@@ -28,6 +28,7 @@ use tls::Session;
 
 use super::clock;
 use super::shard::Shard;
+use crate::stun::ChannelRange;
 
 /// From the connection's beginning to its first whole message, TLS handshake included.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -52,6 +53,8 @@ slotmap::new_key_type! {
 pub(super) struct Settings {
     /// How long a connection without an allocation may be silent.
     pub(super) unauthenticated_idle: Duration,
+    /// Which first bytes are ChannelData's.
+    pub(super) channels: ChannelRange,
     /// Certificates, where there are any.
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) count: Arc<ConnectionCount>,
@@ -174,7 +177,8 @@ async fn begin(
             let tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
             Some(Session::new(tls))
         }
-        (0x00..=0x03 | 0x40..=0x4F, Speaks::Both, _) => None,
+        (0x00..=0x03, Speaks::Both, _) => None,
+        (first, Speaks::Both, _) if settings.channels.begins_with(first) => None,
         _ => return Err(io::ErrorKind::InvalidData.into()),
     };
     Connection::new(tcp, client, session)

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::certificates::{Certificates, Pair};
 use super::connection::write_all;
-use crate::stun::framing;
+use crate::stun::{ChannelRange, framing};
 
 /// What a client that offers protocols must offer one of (RFC 7443), best first. One that offers
 /// none is served as well: browsers do not.
@@ -134,7 +134,7 @@ impl Session {
         while taken < plaintext.len() && !self.tls.is_handshaking() {
             let rest = &plaintext[taken..];
             if self.rest_of_frame == 0 {
-                let length = framing::frame_len(rest).ok().flatten();
+                let length = framing::frame_len(rest, ChannelRange::Rfc5766).ok().flatten();
                 self.rest_of_frame = length.unwrap_or(rest.len());
             }
             let written = self.tls.writer().write(&rest[..rest.len().min(self.rest_of_frame)])?;
