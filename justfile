@@ -16,5 +16,8 @@ dev:
 compare:
     cargo bench --bench compare
 
+instructions *OPTIONS:
+    cargo bench --profile instructions --bench instructions -- {{OPTIONS}}
+
 ci:
     .ci/run

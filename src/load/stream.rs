@@ -9,6 +9,7 @@ use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, SockAddr, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::stun::channel::ChannelRange;
 use crate::stun::framing;
 
 use super::{Error, Target, Transport, Trust};
@@ -149,7 +150,7 @@ impl Stream {
         let state = &mut *self.state.borrow_mut();
         loop {
             let rest = &state.incoming[state.read..];
-            let length = framing::frame_len(rest)
+            let length = framing::frame_len(rest, ChannelRange::Rfc8656)
                 .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
             let Some(message) = length.and_then(|length| rest.get(..length)) else {
                 return Ok(());
