@@ -5,11 +5,11 @@ use std::fmt::Write;
 use crate::lines::Goal;
 use crate::table::{Ratio, Row};
 
-const WIDTH: f64 = 860.0;
+const WIDTH: f64 = 850.0;
 /// Where bars begin, and how long one of ratio 1 is.
 const LEFT: f64 = 430.0;
 const UNIT: f64 = 300.0;
-/// Longer bars are cut, with their figure beside them.
+/// Longer bars are cut; their figure tells.
 const RATIO_MAX: f64 = 1.2;
 const TOP: f64 = 64.0;
 const BAR: f64 = 15.0;
@@ -72,7 +72,8 @@ fn bar(body: &mut String, y: f64, colour: &str, Ratio { median, low, high }: Rat
         x(low),
         x(high)
     );
-    text(body, x(median.max(high)) + 6.0, y + BAR - 4.0, "start", &format!("{median:.2}"));
+    // In a column of their own, away from the goals.
+    text(body, WIDTH - 20.0, y + BAR - 4.0, "end", &format!("{median:.2}"));
 }
 
 fn goal(body: &mut String, from: f64, to: f64, goal: Goal) {

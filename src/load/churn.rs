@@ -86,8 +86,7 @@ impl Round {
     /// One allocation from its first request to its deletion; tells when it could be used.
     async fn once(&self, at: usize) -> Result<std::time::Instant, Error> {
         let flows = &self.flows;
-        let client = Client::open(Rc::clone(&flows.common), flows.local(at)).await?;
-        client.allocate().await?;
+        let client = Client::allocated(&flows.common, flows.local(at)).await?;
         client.admit(flows.shape.mode, flows.peers[0].1).await?;
         let opened = clock::now().instant;
         client.refresh(0).await?;

@@ -22,6 +22,10 @@ use super::{Error, Login, Mode, Target, Trust};
 const ATTEMPTS: usize = 3;
 const UNAUTHENTICATED: u16 = 401;
 const STALE_NONCE: u16 = 438;
+/// The server still holds an allocation of an earlier client of this port.
+const ALLOCATION_MISMATCH: u16 = 437;
+/// Ports that are tried in such a case (RFC 8656 §7.4: another port than the one refused).
+const PORTS: usize = 4;
 
 /// What all clients of a thread have in common.
 pub(super) struct Common {
@@ -63,6 +67,24 @@ impl Client {
         Ok(Self { port, common, session: RefCell::new(session) })
     }
 
+    /// One with an allocation.
+    pub(super) async fn allocated(
+        common: &Rc<Common>,
+        local: Option<SocketAddr>,
+    ) -> Result<Self, Error> {
+        let mut ports = 1;
+        loop {
+            let client = Self::open(Rc::clone(common), local).await?;
+            match client.allocate().await {
+                Ok(()) => return Ok(client),
+                Err(Error::Refused { code: ALLOCATION_MISMATCH, .. }) if ports < PORTS => {
+                    ports += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Asks for its address, to see whether anybody answers.
     pub(super) async fn binding(&self) -> Result<(), Error> {
         let response = self.exchange(Ask::Binding).await?;
@@ -70,7 +92,7 @@ impl Client {
     }
 
     /// Makes an allocation, of the family of the server's own address.
-    pub(super) async fn allocate(&self) -> Result<(), Error> {
+    async fn allocate(&self) -> Result<(), Error> {
         let family = match self.common.target.address {
             SocketAddr::V4(_) => None,
             SocketAddr::V6(_) => Some(RequestedAddressFamily(AddressFamily::Ipv6)),

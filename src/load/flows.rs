@@ -89,12 +89,11 @@ impl Flows {
             }
             let (common, local) = (Rc::clone(&self.common), self.local(at));
             opening.spawn_local(async move {
-                let client = Client::open(common, local).await?;
                 if allocates {
-                    client.allocate().await?;
-                } else {
-                    client.binding().await?;
+                    return Ok((at, Client::allocated(&common, local).await?));
                 }
+                let client = Client::open(common, local).await?;
+                client.binding().await?;
                 Ok((at, client))
             });
             opened.fetch_add(1, Ordering::Relaxed);
