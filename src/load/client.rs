@@ -24,8 +24,8 @@ const UNAUTHENTICATED: u16 = 401;
 const STALE_NONCE: u16 = 438;
 /// The server still holds an allocation of an earlier client of this port.
 const ALLOCATION_MISMATCH: u16 = 437;
-/// Ports that are tried in such a case (RFC 8656 §7.4: another port than the one refused).
-const PORTS: usize = 4;
+/// Ports that are tried in such a case (RFC 8656 §7.4).
+const PORTS: usize = 3;
 
 /// What all clients of a thread have in common.
 pub(super) struct Common {
