@@ -62,6 +62,9 @@ fn main() {
     if contenders.len() == 1 {
         println!("no other server on this machine: hairpin alone (apt install coturn)");
     }
+    if options.quick {
+        println!("quick: the figures mean nothing");
+    }
     let mut rows = Vec::new();
     for line in lines {
         let rounds = if options.quick { 1 } else { options.rounds.unwrap_or(line.rounds) };
@@ -85,10 +88,20 @@ fn chosen(options: &Options) -> Vec<Line> {
     lines
 }
 
-/// All contenders in turn, round by round.
+/// All contenders in turn, round by round. A line that is a ratio in itself takes one contender
+/// after the other: each needs more sockets than a process may have for all of them.
 fn run(line: Line, scene: &Scene, contenders: &[Contender], rounds: usize) -> Row {
+    let at_once = if line.unit == "×" { 1 } else { contenders.len() };
+    let series = contenders
+        .chunks(at_once)
+        .flat_map(|contenders| alternate(&line, scene, contenders, rounds))
+        .collect();
+    Row { line, series }
+}
+
+fn alternate(line: &Line, scene: &Scene, contenders: &[Contender], rounds: usize) -> Vec<Series> {
     let mut probes: Vec<_> =
-        contenders.iter().map(|contender| (line.prepare)(&line, scene, contender)).collect();
+        contenders.iter().map(|contender| (line.prepare)(line, scene, contender)).collect();
     let mut series: Vec<_> = contenders
         .iter()
         .map(|contender| Series { contender: contender.name().to_owned(), rounds: Vec::new() })
@@ -102,7 +115,7 @@ fn run(line: Line, scene: &Scene, contenders: &[Contender], rounds: usize) -> Ro
             }
         }
     }
-    Row { line, series }
+    series
 }
 
 fn write(options: &Options, scene: &Scene, rows: &[Row]) {
