@@ -9,6 +9,7 @@
 //! | [`http`] | the admin plane: metrics and health |
 //! | [`config`] | settings from TOML, validated |
 //! | [`logging`] | the log's form |
+//! | [`load`] | the load generator: clients and peers, on a schedule, and what became of it |
 //! | [`server`] | the supervisor: starts and stops all of it |
 //! | [`cli`] | the command line |
 //!
@@ -18,6 +19,7 @@
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod load;
 pub mod logging;
 pub mod net;
 pub mod server;

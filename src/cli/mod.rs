@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod bench;
 mod check;
 mod credentials;
 mod holder;
@@ -27,6 +28,7 @@ Examples:
   hairpin check --config hairpin.toml      what would a server with this file do?
   hairpin serve --config hairpin.toml      run it
   hairpin credentials --user alice --host turn.example.org  for an hour, as iceServers JSON
+  hairpin bench turn:127.0.0.1 --user dev --pass dev       what does a server bear?
 
 Without --config: ./config.toml, then /etc/hairpin/config.toml, then the defaults.";
 
@@ -35,6 +37,7 @@ enum Command {
     Serve(serve::Serve),
     Check(check::Check),
     Credentials(credentials::Credentials),
+    Bench(Box<bench::Bench>),
 }
 
 impl Cli {
@@ -47,6 +50,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(out),
             Command::Check(check) => check.run(out),
             Command::Credentials(credentials) => credentials.run(out),
+            Command::Bench(bench) => bench.run(out),
         }
     }
 }

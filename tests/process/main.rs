@@ -4,6 +4,7 @@
 //! from hanging; nothing is timed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bench;
 mod cli;
 mod client;
 mod deploy;

@@ -3,9 +3,9 @@
 //! The hub alone first, which is a function; then the server, over loopback, with clients in this
 //! process that share its cores: a lower bound. Clients stay below the rate that closes them, so
 //! there are many.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
-mod support;
+mod server;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ use hairpin::net::clock;
 use hairpin::signal::{
     Action, Authority, Config, ConnectionId, Grant, Hub, IceServers, MESSAGE_BURST, PEERS_PER_ROOM,
 };
-use support::Server;
+use server::Server;
 
 const HUB_PEERS: usize = 4096;
 const HUB_ROUNDS: usize = 100;
@@ -40,7 +40,7 @@ impl Authority for Nobody {
 
 fn main() {
     hub();
-    let server = Server::signaling(24_782, 24_783);
+    let server = Server::start(24_782, 24_783);
     let http = SocketAddr::from(([127, 0, 0, 1], 24_783));
     idle(&server, http);
     unicast(http);
