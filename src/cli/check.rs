@@ -332,7 +332,7 @@ log            info as text, to stderr
         config.http.shared = true;
         let text = as_text(&config, &Origin::default(), 0);
         for line in [
-            "listen         127.0.0.1:3478 (UDP, TCP, TLS, HTTP)\n\
+            "listen         127.0.0.1:3478 (UDP, TCP, TLS, DTLS, HTTP)\n\
              proxies        10.1.0.0/16 (PROXY protocol, version 2)\n",
             "http           metrics and health on 127.0.0.1:8080; health on the ports of TURN\n",
         ] {
