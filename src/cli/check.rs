@@ -76,7 +76,7 @@ configuration  {origin}: ok
 realm          {}
 listen         {} (UDP, TCP{}{})
 {}{}threads        {threads}
-relay          ports {}-{} ({}), addresses: {relay_addresses}
+relay          {}, ports {}-{} ({}), addresses: {relay_addresses}
 credentials    users: {}, shared secrets: {}
 peers          {}
 allocations    per user: {}, in all: {}
@@ -97,6 +97,7 @@ log            {} as {}, to stderr
         if config.http.shared { ", HTTP" } else { "" },
         proxies(&net.proxies),
         net.tls.as_ref().map_or_else(String::new, |tls| certificates(tls, unix_secs)),
+        if config.turn.tcp_relay { "UDP and TCP" } else { "UDP" },
         net.relay_ports.start(),
         net.relay_ports.end(),
         net.relay_ports.len(),
@@ -145,6 +146,7 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "high": net.relay_ports.end(),
             "addresses": net.relay_addresses,
             "resolved": net.relays_from(),
+            "tcp": config.turn.tcp_relay,
         },
         "auth": {
             "users": auth.users.len(),
@@ -306,7 +308,7 @@ listen         127.0.0.1:3478 (UDP, TCP, TLS, DTLS)
 tls only       127.0.0.1:5349
 certificate    localhost, 127.0.0.1, ::1; expires in 20 days
 threads        one per core
-relay          ports 49152-65535 (16384), addresses: 127.0.0.1 (from the listeners)
+relay          UDP and TCP, ports 49152-65535 (16384), addresses: 127.0.0.1 (from the listeners)
 credentials    users: 1, shared secrets: 0
 peers          public unicast addresses, 127.0.0.0/8, 10.0.0.0/8, 172.16.0.0/12, \
 192.168.0.0/16, ::1/128, fc00::/7

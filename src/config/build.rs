@@ -76,7 +76,15 @@ pub(super) fn config(
     let host = public_host.clone().or_else(|| PublicHost::listened_on(&net.listen));
     let signaling = signaling::config(&file, reader, host.as_ref(), auth.secrets.first())?;
     Ok(Config {
-        turn: turn::server::Config { auth, policy, limits, discovery, channels, software },
+        turn: turn::server::Config {
+            auth,
+            policy,
+            limits,
+            discovery,
+            channels,
+            software,
+            tcp_relay: file.relay.tcp,
+        },
         net,
         public_host,
         http: http::Config {
@@ -98,6 +106,7 @@ fn core_limits(limits: &Limits) -> turn::limits::Config {
         max_lifetime: limits.max_lifetime.0,
         permission_lifetime: limits.permission_lifetime.0,
         channel_lifetime: limits.channel_lifetime.0,
+        ..turn::limits::Config::default()
     }
 }
 
