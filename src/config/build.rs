@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::Config;
 use super::discovery;
 use super::error::{Fault, Key};
-use super::file::{Auth, File, Limits, Relay};
+use super::file::{Auth, File, Http, Limits, Relay};
 use super::host::PublicHost;
 use super::secrets::{self, Reader};
 use super::signaling;
@@ -86,12 +86,7 @@ pub(super) fn config(
         },
         net,
         public_host,
-        http: http::Config {
-            listen: addresses(&file.http.listen),
-            shared: file.http.shared,
-            shared_admin: file.http.shared_admin,
-            signaling,
-        },
+        http: http(&file.http, signaling),
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
 }
@@ -106,6 +101,15 @@ fn core_limits(limits: &Limits) -> turn::limits::Config {
         permission_lifetime: limits.permission_lifetime.0,
         channel_lifetime: limits.channel_lifetime.0,
         ..turn::limits::Config::default()
+    }
+}
+
+fn http(file: &Http, signaling: Option<http::signaling::Config>) -> http::Config {
+    http::Config {
+        listen: addresses(&file.listen),
+        shared: file.shared,
+        shared_admin: file.shared_admin,
+        signaling,
     }
 }
 
