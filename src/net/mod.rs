@@ -235,6 +235,7 @@ impl Net {
             PortCounts {
                 free: sum.free + counts.free,
                 used: sum.used + counts.used,
+                reserved: sum.reserved + counts.reserved,
                 cooling: sum.cooling + counts.cooling,
             }
         })

@@ -14,16 +14,16 @@ use tracing::warn;
 
 use super::egress::{Egress, Route};
 use super::journal;
-use super::ports::{Parity, PortPool};
+use super::ports::{PortPool, Reservation};
 use super::post::Post;
 use super::quota::{QuotaLease, Quotas};
-use super::relay::{self, RelaySocket};
+use super::relay::{self, Failure, Obtained, RelaySocket};
 use super::shard::Shard;
 use super::stream::{Connection, ConnectionId, Importance};
 use super::sys::{Datagram, Socket};
 use super::udp::{self, Listener};
 use crate::turn::{
-    AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress,
+    Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress,
     PendingAllocation, RelayedAddress, Server, Transport, Verdict,
 };
 
@@ -272,37 +272,31 @@ impl Work {
 
     /// Obtains what a new allocation needs; the server writes the response either way.
     fn bind(&mut self, pending: PendingAllocation, client: ClientPath, now: Now) {
-        let obtained = self.obtain(&pending, now);
-        let (relay, quota) = match obtained {
+        let Shared { pools, quotas, .. } = &self.shared;
+        let obtained = relay::obtain(pools, quotas, &pending, self.post.own(), now.instant);
+        let Obtained { relay, quota, reservation } = match obtained {
             Ok(obtained) => obtained,
-            Err(error) => {
-                self.server.allocated(pending, Err(error), now, &mut self.reply);
+            Err(failure) => {
+                if let Failure::Socket(error) = &failure {
+                    self.warn_of_bind(error, now.instant);
+                }
+                self.server.allocated(pending, Err(failure.into()), now, &mut self.reply);
                 return;
             }
         };
-        let allocated = Allocated { relayed: RelayedAddress(relay.address), meter: quota.meter() };
+        let allocated = Allocated {
+            relayed: RelayedAddress(relay.address),
+            meter: quota.meter(),
+            reservation: reservation.as_ref().map(Reservation::token),
+        };
         let id = self.server.allocated(pending, Ok(allocated), now, &mut self.reply);
         let (Some(id), Some(me)) = (id, self.me.upgrade()) else { return };
+        if let Some(reservation) = reservation {
+            reservation.keep();
+        }
         let pump = tokio::task::spawn_local(udp::pump(me, SocketKey::Relay(id)));
         let leg = Leg { relay, client, pump: pump.abort_handle(), _quota: quota };
         self.legs.insert(id, leg);
-    }
-
-    fn obtain(
-        &mut self,
-        pending: &PendingAllocation,
-        now: Now,
-    ) -> Result<(RelaySocket, QuotaLease), AllocateError> {
-        let quota = self.shared.quotas.take(pending.account())?;
-        let pools = &self.shared.pools;
-        let parity = if pending.wants_even_port() { Parity::Even } else { Parity::Any };
-        match relay::bind(pools, pending.family(), parity, self.post.own(), now.instant) {
-            Ok(relay) => Ok((relay, quota)),
-            Err(error) => {
-                self.warn_of_bind(&error, now.instant);
-                Err(AllocateError::NoCapacity)
-            }
-        }
     }
 
     /// An operator must look, but one line for each refused client, or even for each shard, would

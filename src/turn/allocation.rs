@@ -13,6 +13,7 @@ use slotmap::SlotMap;
 use super::limits::Meter;
 use super::policy::PeerAddress;
 use super::stats::{Direction, DropReason, Traffic, labelled};
+use crate::stun::attribute::ReservationToken;
 use crate::stun::{AddressFamily, ChannelNumber, TransactionId};
 
 labelled! {
@@ -91,6 +92,8 @@ pub(super) struct Allocation {
     pub(super) transaction_id: TransactionId,
     pub(super) opened: Instant,
     pub(super) meter: Option<Arc<dyn Meter>>,
+    /// Of the port above, to be told again to retransmissions.
+    pub(super) reservation: Option<ReservationToken>,
     relayed_data: [Traffic; 2],
     expires: Instant,
     permissions: Vec<Permission>,
@@ -114,6 +117,7 @@ impl Allocation {
             transaction_id,
             opened,
             meter: None,
+            reservation: None,
             relayed_data: [Traffic::default(); 2],
             expires: opened + lifetime,
             permissions: Vec::new(),

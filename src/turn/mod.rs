@@ -24,7 +24,7 @@ pub use allocation::{AllocationId, FiveTuple, RelayedAddress, Transport};
 pub use discovery::Discovery;
 pub use event::{CloseReason, Event};
 pub use policy::PeerAddress;
-pub use request::allocate::{AllocateError, Allocated, PendingAllocation};
+pub use request::allocate::{AllocateError, Allocated, PendingAllocation, PortWish};
 pub use server::{Config, Server};
 pub use stats::{DropReason, Stats};
 pub use verdict::{Header, Verdict};

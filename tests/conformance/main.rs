@@ -11,6 +11,7 @@ mod limits;
 mod permissions;
 mod policy;
 mod refresh;
+mod reservations;
 mod send_data;
 mod stun;
 mod wire;

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use hairpin::stun::attribute::ReservationToken;
 use hairpin::turn::{
     AllocateError, Allocated, AllocationId, ChannelRange, DropReason, Event, FiveTuple, Now,
-    PendingAllocation, RelayedAddress, Server, Transport, Verdict, auth, limits, policy, server,
+    PendingAllocation, PortWish, RelayedAddress, Server, Transport, Verdict, auth, limits, policy,
+    server,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -134,6 +136,8 @@ pub(crate) struct World {
     sha256: bool,
     quota: usize,
     host: policy::Host,
+    /// By token: the port, whose it is, and until when.
+    reserved: BTreeMap<[u8; 8], (SocketAddr, String, Instant)>,
     relays: BTreeMap<SocketAddr, Relay>,
     /// The keys a reply may be signed with.
     keys: Vec<Vec<u8>>,
@@ -160,6 +164,7 @@ impl World {
             now: Now { instant: start, unix_secs: EPOCH_SECS },
             events: Vec::new(),
             failures: VecDeque::new(),
+            reserved: BTreeMap::new(),
             relays: BTreeMap::new(),
             keys: Vec::new(),
             rng: StdRng::seed_from_u64(1),
@@ -283,22 +288,55 @@ impl World {
         if let Some(failure) = self.failures.pop_front() {
             return Err(failure);
         }
-        let held = self.relays.values().filter(|relay| relay.user == pending.account()).count();
-        if self.quota != 0 && held >= self.quota {
+        let (account, now) = (pending.account(), self.now.instant);
+        self.reserved.retain(|_, (.., until)| *until > now);
+        if let PortWish::Reserved(token) = pending.port() {
+            let found = self.reserved.get(&token.0).filter(|(_, user, _)| user == account);
+            let relayed = RelayedAddress(found.ok_or(AllocateError::NoCapacity)?.0);
+            self.reserved.remove(&token.0);
+            return Ok(Allocated { relayed, meter: None, reservation: None });
+        }
+        let held = self.relays.values().filter(|relay| relay.user == account).count()
+            + self.reserved.values().filter(|(_, user, _)| user == account).count();
+        let wanted = if pending.port() == PortWish::Pair { 2 } else { 1 };
+        if self.quota != 0 && held + wanted > self.quota {
             return Err(AllocateError::QuotaReached);
         }
         let ip = *self.host.relay_addresses.iter().find(|ip| ip.is_ipv4() == v4).unwrap();
         let (low, high) = (*self.host.relay_ports.start(), *self.host.relay_ports.end());
         let free: Vec<SocketAddr> = (low..=high)
             .map(|port| SocketAddr::new(ip, port))
-            .filter(|address| !pending.wants_even_port() || address.port() % 2 == 0)
-            .filter(|address| !self.relays.contains_key(address))
+            .filter(|&address| self.suits(pending.port(), address))
             .collect();
         if free.is_empty() {
             return Err(AllocateError::NoCapacity);
         }
         let relayed = RelayedAddress(free[self.rng.random_range(0..free.len())]);
-        Ok(Allocated { relayed, meter: None })
+        let reservation = (pending.port() == PortWish::Pair).then(|| {
+            let token = self.rng.random();
+            let next = SocketAddr::new(ip, relayed.0.port() + 1);
+            let until = now + Duration::from_secs(30);
+            self.reserved.insert(token, (next, account.to_owned(), until));
+            ReservationToken(token)
+        });
+        Ok(Allocated { relayed, meter: None, reservation })
+    }
+
+    /// Whether the address is to be had, and with it the next one where a pair is wanted.
+    fn suits(&self, wish: PortWish, address: SocketAddr) -> bool {
+        let free = |address: SocketAddr| {
+            !self.relays.contains_key(&address)
+                && !self.reserved.values().any(|(other, ..)| *other == address)
+        };
+        let even = address.port().is_multiple_of(2);
+        match wish {
+            PortWish::Any | PortWish::Reserved(_) => free(address),
+            PortWish::Even => even && free(address),
+            PortWish::Pair => {
+                let next = SocketAddr::new(address.ip(), address.port().saturating_add(1));
+                even && free(address) && self.host.relay_ports.contains(&next.port()) && free(next)
+            }
+        }
     }
 
     fn drain_events(&mut self) {

@@ -12,6 +12,7 @@ mod lifetimes;
 mod limits;
 mod observability;
 mod relay;
+mod reservations;
 mod stream;
 mod tcp;
 mod tls;

@@ -118,6 +118,28 @@ fn stunclient_learns_the_other_address() {
     process.stdout().wait_for("UDP reflexive addr: 127.0.0.1:", 1);
 }
 
+/// By default it wants two ports for each client, one for RTP and the next one for RTCP.
+#[test]
+fn uclient_has_pairs_of_ports() {
+    let server = Server::start(&Settings::default());
+    let port = server.turn.port().to_string();
+    for transport in [&[][..], &["-t"]] {
+        let options = ["-u", "alice", "-w", "wonderland", "-s", "-y", "-n", "50", "-m", "4"];
+        let options = [transport, &options, &["-p", &port, "127.0.0.1"]].concat();
+        let Some(ended) = turnutils("uclient", &options) else { return };
+        assert_no_loss(&ended, 200);
+    }
+    let log = server.stop();
+    let opened = log.iter().filter(|line| line.contains("allocation opened"));
+    let mut ports: Vec<SocketAddr> =
+        opened.map(|line| crate::server::field(line, "relayed").parse().unwrap()).collect();
+    ports.sort();
+    let pairs = ports
+        .windows(2)
+        .filter(|pair| pair[0].port().is_multiple_of(2) && pair[0].port() + 1 == pair[1].port());
+    assert!(pairs.count() >= 4, "{ports:?}");
+}
+
 #[test]
 fn uclient_uses_the_channel_numbers_of_rfc5766() {
     let stun = "rfc5766_channels = true";

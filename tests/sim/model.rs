@@ -39,9 +39,18 @@ pub(crate) struct Request {
     pub(crate) operation: Operation,
 }
 
+/// What an Allocate asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Port {
+    Any { v6: bool },
+    Even { v6: bool },
+    Pair { v6: bool },
+    Reserved([u8; 8]),
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    Allocate { lifetime: Option<u32>, v6: bool },
+    Allocate { lifetime: Option<u32>, port: Port },
     Refresh { lifetime: Option<u32> },
     Permit { peers: Vec<SocketAddr> },
     Bind { number: u16, peer: SocketAddr },
@@ -51,6 +60,8 @@ pub(crate) enum Operation {
 pub(crate) struct Allocation {
     pub(crate) client: SocketAddr,
     pub(crate) relay: SocketAddr,
+    /// Of the next port.
+    pub(crate) token: Option<[u8; 8]>,
     pub(crate) user: &'static str,
     pub(crate) id: Txid,
     pub(crate) expires: u64,
@@ -155,22 +166,33 @@ impl Model {
         &mut self,
         request: &Request,
         clock: Clock,
-        port: Result<SocketAddr, u16>,
+        port: Result<(SocketAddr, Option<[u8; 8]>), u16>,
     ) -> u16 {
         self.expire(clock.ms);
         if let Some(allocation) = self.of_client(request.from) {
             return repeated(allocation, request);
         }
-        let Operation::Allocate { lifetime, v6 } = request.operation else { unreachable!() };
-        let relay = match port {
-            Ok(relay) => relay,
+        let Operation::Allocate { lifetime, port: wish } = request.operation else {
+            unreachable!()
+        };
+        let (relay, token) = match port {
+            Ok(bound) => bound,
             Err(code) => return code,
         };
-        assert_eq!(relay.is_ipv6(), v6, "the family that was asked for");
+        let (v6, even) = (relay.is_ipv6(), relay.port().is_multiple_of(2));
+        match wish {
+            Port::Any { v6: wished } => assert_eq!(v6, wished, "the family that was asked for"),
+            Port::Even { v6: wished } | Port::Pair { v6: wished } => {
+                assert_eq!((v6, even), (wished, true), "an even port of this family");
+            }
+            Port::Reserved(_) => assert!(!even, "the upper port of a pair"),
+        }
+        assert_eq!(token.is_some(), matches!(wish, Port::Pair { .. }));
         assert!(self.of_relay(relay).is_none(), "one port, one allocation");
         self.allocations.push(Allocation {
             client: request.from,
             relay,
+            token,
             user: request.user,
             id: request.id,
             expires: clock.ms + granted(lifetime) * 1000,

@@ -33,8 +33,21 @@ pub struct PendingAllocation {
     transaction_id: TransactionId,
     has_fingerprint: bool,
     family: AddressFamily,
-    even_port: bool,
+    port: PortWish,
     lifetime: Duration,
+}
+
+/// What the port of a relayed address must be like.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PortWish {
+    /// Any number will do.
+    Any,
+    /// An even number (RFC 8656 §18.7).
+    Even,
+    /// An even number, and the next one reserved for another allocation.
+    Pair,
+    /// The one that is reserved under this token, on whatever address (RFC 8656 §18.10).
+    Reserved(ReservationToken),
 }
 
 impl PendingAllocation {
@@ -45,16 +58,16 @@ impl PendingAllocation {
         self.user.account()
     }
 
-    /// The family the relayed address must have.
+    /// The family the relayed address must have; what is reserved has the one it has.
     #[must_use]
     pub fn family(&self) -> AddressFamily {
         self.family
     }
 
-    /// Whether the relayed address must have an even port.
+    /// What its port must be like.
     #[must_use]
-    pub fn wants_even_port(&self) -> bool {
-        self.even_port
+    pub fn port(&self) -> PortWish {
+        self.port
     }
 
     /// The client.
@@ -70,6 +83,8 @@ pub struct Allocated {
     pub relayed: RelayedAddress,
     /// The user's bandwidth, where it is limited.
     pub meter: Option<Arc<dyn Meter>>,
+    /// Of the next port, where [`PortWish::Pair`] was asked for.
+    pub reservation: Option<ReservationToken>,
 }
 
 impl fmt::Debug for Allocated {
@@ -81,7 +96,7 @@ impl fmt::Debug for Allocated {
 /// Why the driver could not obtain a relay socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AllocateError {
-    /// No port, no descriptor, or the server holds as many allocations as it may.
+    /// No port, no such reservation, no descriptor, or the server holds as many allocations as it may.
     NoCapacity,
     /// The user holds as many allocations as it may.
     QuotaReached,
@@ -123,9 +138,10 @@ impl Server {
         }
         // (4) is DONT-FRAGMENT, an unknown attribute here, and so answered with 420 already
         let message = &request.message;
-        check_reservation(message)?;
-        let family = self.requested_family(message)?;
-        let even_port = wants_even_port(message)?;
+        let (family, port) = match reservation(message)? {
+            Some(token) => (AddressFamily::Ipv4, PortWish::Reserved(token)),
+            None => (self.requested_family(message)?, port_wish(message)?),
+        };
         check_additional_family(message)?;
         let lifetime = self.config.limits.lifetime(request.message.read::<Lifetime>()?);
         Ok(Outcome::Pending(PendingAllocation {
@@ -134,7 +150,7 @@ impl Server {
             transaction_id: id,
             has_fingerprint: request.message.has_fingerprint(),
             family,
-            even_port,
+            port,
             lifetime,
         }))
     }
@@ -210,7 +226,7 @@ impl Server {
                 return None;
             }
         }
-        let Allocated { relayed, meter } = match result {
+        let Allocated { relayed, meter, reservation } = match result {
             Ok(allocated) => allocated,
             Err(error) => {
                 self.refuse(&answer, &Reject::Code(error.code()), reply);
@@ -226,6 +242,7 @@ impl Server {
             lifetime,
         );
         allocation.meter = meter;
+        allocation.reservation = reservation;
         let id = self.allocations.insert(allocation);
         self.stats.allocation_opened(from.transport);
         self.events.push_back(Event::Opened { id, client: from, relayed, username: user.name });
@@ -245,35 +262,42 @@ impl Server {
         let RelayedAddress(relayed) = allocation.relayed;
         let left = allocation.time_to_expiry(answer.now.instant);
         let lifetime = Lifetime(left.as_millis().div_ceil(1000) as u32);
+        let reservation = allocation.reservation;
         let client: SocketAddr = answer.from.client;
         self.succeed(answer, reply, |builder| {
-            builder.put(&XorRelayedAddress(relayed)).put(&lifetime).put(&XorMappedAddress(client))
+            builder
+                .put(&XorRelayedAddress(relayed))
+                .put(&lifetime)
+                .put_some(reservation.as_ref())
+                .put(&XorMappedAddress(client))
         });
     }
 }
 
-/// Step (5). Ports are not reserved here, so every token is invalid.
-fn check_reservation(message: &Message<'_>) -> Result<(), Reject> {
-    if message.read::<ReservationToken>()?.is_none() {
-        return Ok(());
-    }
+/// Step (5). Whether the token is good for anything, the driver knows.
+fn reservation(message: &Message<'_>) -> Result<Option<ReservationToken>, Reject> {
+    let Some(token) = message.read::<ReservationToken>()? else { return Ok(None) };
     let clash = [
         AttributeType::EVEN_PORT,
         AttributeType::REQUESTED_ADDRESS_FAMILY,
         AttributeType::ADDITIONAL_ADDRESS_FAMILY,
     ];
-    let clashes = clash.into_iter().any(|kind| message.has(kind));
-    Err(Reject::Code(if clashes { Code::BadRequest } else { Code::InsufficientCapacity }))
+    if clash.into_iter().any(|kind| message.has(kind)) {
+        return Err(Reject::Code(Code::BadRequest));
+    }
+    Ok(Some(token))
 }
 
-/// Step (8). Ports are not reserved here, so no pair can be had.
-fn wants_even_port(message: &Message<'_>) -> Result<bool, Reject> {
-    let Some(EvenPort { reserve }) = message.read()? else { return Ok(false) };
-    if !reserve {
-        return Ok(true);
+/// Step (8).
+fn port_wish(message: &Message<'_>) -> Result<PortWish, Reject> {
+    match message.read()? {
+        None => Ok(PortWish::Any),
+        Some(EvenPort { reserve: false }) => Ok(PortWish::Even),
+        Some(EvenPort { reserve: true }) => {
+            let dual = message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
+            if dual { Err(Reject::Code(Code::BadRequest)) } else { Ok(PortWish::Pair) }
+        }
     }
-    let additional = message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
-    Err(Reject::Code(if additional { Code::BadRequest } else { Code::InsufficientCapacity }))
 }
 
 /// Step (9). ADDITIONAL-ADDRESS-FAMILY must make sense, and is otherwise an optional attribute that

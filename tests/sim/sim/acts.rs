@@ -9,18 +9,17 @@ use rand::{Rng, RngExt};
 use super::scenario::{data, lifetime, number, peer, peers};
 use super::{Cargo, Sim};
 use crate::client::{Intent, txid};
-use crate::model::Operation;
+use crate::model::{Operation, Port};
 use crate::wire::{self, Attr, Msg, attr};
 
 impl Sim {
     /// Somebody does something.
     pub(super) fn act(&mut self) {
         let client = self.rng.random_range(0..self.clients.len());
+        let wish = self.wish();
         let (bytes, intent) = match self.rng.random_range(0..100) {
-            0..12 => self.request(client, |rng| Operation::Allocate {
-                lifetime: lifetime(rng),
-                v6: rng.random_bool(0.3),
-            }),
+            0..12 => self
+                .request(client, |rng| Operation::Allocate { lifetime: lifetime(rng), port: wish }),
             12..17 => self.request(client, |rng| Operation::Refresh { lifetime: lifetime(rng) }),
             17..21 => self.request(client, |_| Operation::Refresh { lifetime: Some(0) }),
             21..36 => self.request(client, |rng| Operation::Permit { peers: peers(rng) }),
@@ -43,6 +42,22 @@ impl Sim {
         };
         let cargo = Cargo::FromClient { client, intent: Some(intent) };
         self.transmit(bytes, cargo);
+    }
+
+    /// What an Allocate asks for; tokens are those that somebody was told, or made up.
+    fn wish(&mut self) -> Port {
+        let v6 = self.rng.random_bool(0.3);
+        match self.rng.random_range(0..10) {
+            0..5 => Port::Any { v6 },
+            5 => Port::Even { v6 },
+            6..8 => Port::Pair { v6 },
+            _ => {
+                // Mostly a late one: the older ones are over.
+                let late = self.tokens.iter().rev().take(3).copied();
+                let tokens: Vec<_> = late.chain([self.rng.random()]).collect();
+                Port::Reserved(tokens[self.rng.random_range(0..tokens.len())])
+            }
+        }
     }
 
     fn request(

@@ -121,6 +121,8 @@ impl Sim {
             Operation::Allocate { .. } => {
                 let own = self.model.of_client(request.from).unwrap();
                 assert_eq!(parsed.address(attr::XRA), own.relay, "retransmissions");
+                let token = own.token.as_ref().map(|token| &token[..]);
+                assert_eq!(parsed.get(attr::TOKEN), token, "retransmissions: the token");
                 assert_eq!(parsed.address(attr::XMA), request.from);
                 assert_eq!(
                     u64::from(parsed.lifetime()),
@@ -154,7 +156,7 @@ impl Sim {
         let live = &self.model.allocations;
         assert_eq!(self.server.allocations(), live.len(), "liveness: the same allocations");
         assert_eq!(self.driver.used.len(), live.len());
-        self.driver.check(|user| self.model.held_by(user));
+        self.driver.check(self.clock.ms, |user| self.model.held_by(user));
         let due = self.server.poll_timeout().map(|due| (due - self.start).as_millis() as u64);
         assert_eq!(due, live.iter().map(|own| own.expires).min(), "lifetimes: the next timeout");
         for own in live {
@@ -200,6 +202,7 @@ impl Sim {
         self.check();
         assert_eq!((self.server.allocations(), self.server.poll_timeout()), (0, None), "ending");
         assert!(self.driver.used.is_empty() && self.mirror.is_empty(), "ending");
+        assert_eq!(self.driver.reserved(), 0, "ending");
         let stats = self.server.stats();
         assert_eq!(stats.allocations_opened, stats.allocation_duration.count, "ending");
         assert!(stats.allocations_opened > 0, "something happened");
