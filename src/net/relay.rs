@@ -32,6 +32,8 @@ pub(super) fn shard_of(pools: &[Arc<PortPool>], address: SocketAddr) -> Option<u
 pub(super) struct Obtained {
     pub(super) relay: RelaySocket,
     pub(super) quota: QuotaLease,
+    /// Of the other family, for a dual allocation.
+    pub(super) also: Option<(RelaySocket, QuotaLease)>,
     /// Of the next port, where it was asked for.
     pub(super) reservation: Option<Reservation>,
 }
@@ -81,25 +83,33 @@ pub(super) fn obtain(
         let claimed = pools.iter().find_map(|pool| pool.claim(token, account, now));
         let (port, quota) = claimed.ok_or(AllocateError::NoCapacity)?;
         let relay = RelaySocket::bind(port, shard).map_err(|(error, _)| error)?;
-        return Ok(Obtained { relay, quota, reservation: None });
+        return Ok(Obtained { relay, quota, also: None, reservation: None });
     }
-    let quota = quotas.take(account)?;
-    let pool = pools
-        .iter()
-        .find(|pool| AddressFamily::of(pool.address()) == pending.family())
-        .ok_or(io::Error::from(io::ErrorKind::AddrNotAvailable))?;
     if pending.port() == PortWish::Pair {
-        let next_quota = quotas.take(account)?;
+        let (quota, next_quota) = (quotas.take(account)?, quotas.take(account)?);
+        let pool = pool_of(pools, pending.family())?;
         let (relay, next) = bind_pair(pool, shard, now)?;
-        return Ok(Obtained {
-            relay,
-            quota,
-            reservation: Some(pool.reserve(next, next_quota, now)),
-        });
+        let reservation = Some(pool.reserve(next, next_quota, now));
+        return Ok(Obtained { relay, quota, also: None, reservation });
     }
     let parity = if pending.port() == PortWish::Even { Parity::Even } else { Parity::Any };
-    let relay = bind(pool, parity, shard, now)?;
-    Ok(Obtained { relay, quota, reservation: None })
+    let one = |family| -> Result<(RelaySocket, QuotaLease), Failure> {
+        let quota = quotas.take(account)?;
+        Ok((bind(pool_of(pools, family)?, parity, shard, now)?, quota))
+    };
+    let first = one(pending.family());
+    let second = pending.additional_family().and_then(|family| one(family).ok());
+    let ((relay, quota), also) = match (first, second) {
+        (Ok(first), second) => (first, second),
+        (Err(_), Some(second)) => (second, None),
+        (Err(failure), None) => return Err(failure),
+    };
+    Ok(Obtained { relay, quota, also, reservation: None })
+}
+
+fn pool_of(pools: &[Arc<PortPool>], family: AddressFamily) -> io::Result<&Arc<PortPool>> {
+    let found = pools.iter().find(|pool| AddressFamily::of(pool.address()) == family);
+    found.ok_or(io::ErrorKind::AddrNotAvailable.into())
 }
 
 /// Binds a socket to a random port of this parity.

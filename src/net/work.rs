@@ -274,7 +274,7 @@ impl Work {
     fn bind(&mut self, pending: PendingAllocation, client: ClientPath, now: Now) {
         let Shared { pools, quotas, .. } = &self.shared;
         let obtained = relay::obtain(pools, quotas, &pending, self.post.own(), now.instant);
-        let Obtained { relay, quota, reservation } = match obtained {
+        let Obtained { relay, quota, also, reservation } = match obtained {
             Ok(obtained) => obtained,
             Err(failure) => {
                 if let Failure::Socket(error) = &failure {
@@ -286,6 +286,7 @@ impl Work {
         };
         let allocated = Allocated {
             relayed: RelayedAddress(relay.address),
+            also: also.as_ref().map(|(relay, _)| RelayedAddress(relay.address)),
             meter: quota.meter(),
             reservation: reservation.as_ref().map(Reservation::token),
         };
@@ -294,9 +295,13 @@ impl Work {
         if let Some(reservation) = reservation {
             reservation.keep();
         }
-        let pump = tokio::task::spawn_local(udp::pump(me, SocketKey::Relay(id)));
-        let leg = Leg { relay, client, pump: pump.abort_handle(), _quota: quota };
-        self.legs.insert(id, leg);
+        let other = self.server.other_family(id).zip(also);
+        let also = other.map(|(id, (relay, quota))| (id, relay, quota));
+        for (id, relay, quota) in [Some((id, relay, quota)), also].into_iter().flatten() {
+            let pump = udp::pump(Rc::clone(&me), SocketKey::Relay(id));
+            let pump = tokio::task::spawn_local(pump).abort_handle();
+            self.legs.insert(id, Leg { relay, client, pump, _quota: quota });
+        }
     }
 
     /// An operator must look, but one line for each refused client, or even for each shard, would

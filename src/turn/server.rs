@@ -168,7 +168,7 @@ impl Server {
 
     /// Ends the allocation of a client whose connection has ended (RFC 8656 §2.1).
     pub fn client_gone(&mut self, client: FiveTuple, now: Now) {
-        if let Some(id) = self.allocations.id_of_client(&client) {
+        while let Some(id) = self.allocations.id_of_client(&client) {
             self.close(id, CloseReason::Disconnected, now);
         }
     }
@@ -201,10 +201,16 @@ impl Server {
         &self.stats
     }
 
-    /// Live allocations.
+    /// Live allocations; a dual one counts as two.
     #[must_use]
     pub fn allocations(&self) -> usize {
         self.allocations.len()
+    }
+
+    /// The other half of a dual allocation, where the client has both families.
+    #[must_use]
+    pub fn other_family(&self, id: AllocationId) -> Option<AllocationId> {
+        self.allocations.sibling(id)
     }
 
     /// The allocation with this relayed address, for data that need not leave the process.

@@ -193,13 +193,6 @@ fn requested_address_family_of_another_length_is_400() {
     }
 }
 
-/// RFC 8656 §7.2, until dual allocations are there: an optional attribute that is not understood
-#[test]
-fn additional_address_family_alone_is_ignored() {
-    let reply = ask(&[transport(17), raw(attr::AAF, &[2, 0, 0, 0])]);
-    assert_eq!((reply.code(), reply.count(attr::XRA)), (0, 1));
-}
-
 /// RFC 8656 §7.2: counted for the user, wherever it comes from
 #[test]
 fn quota_is_486_for_the_user_and_not_for_the_address() {

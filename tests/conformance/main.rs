@@ -7,6 +7,7 @@ mod amplification;
 mod auth;
 mod channels;
 mod discovery;
+mod dual;
 mod limits;
 mod permissions;
 mod policy;

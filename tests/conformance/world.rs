@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use hairpin::stun::AddressFamily;
 use hairpin::stun::attribute::ReservationToken;
 use hairpin::turn::{
     AllocateError, Allocated, AllocationId, ChannelRange, DropReason, Event, FiveTuple, Now,
@@ -206,11 +207,16 @@ impl World {
                 let user = pending.account().to_owned();
                 assert_eq!(pending.client(), from);
                 let result = self.bind(&pending);
-                let relayed = result.as_ref().map(|allocated| allocated.relayed.0).ok();
+                let bound = result.as_ref().map(|own| (own.relayed.0, own.also)).ok();
                 let id = self.server.allocated(pending, result, self.now, &mut reply);
-                assert_eq!(id.is_some(), relayed.is_some());
-                if let (Some(id), Some(relayed)) = (id, relayed) {
-                    self.relays.insert(relayed, Relay { id, user, client: from });
+                assert_eq!(id.is_some(), bound.is_some());
+                if let (Some(id), Some((relayed, also))) = (id, bound) {
+                    self.relays.insert(relayed, Relay { id, user: user.clone(), client: from });
+                    let other = self.server.other_family(id);
+                    assert_eq!(other.is_some(), also.is_some());
+                    if let (Some(id), Some(RelayedAddress(also))) = (other, also) {
+                        self.relays.insert(also, Relay { id, user, client: from });
+                    }
                 }
                 Outcome::Reply(Parsed::strict(&reply))
             }
@@ -284,42 +290,60 @@ impl World {
     }
 
     fn bind(&mut self, pending: &PendingAllocation) -> Result<Allocated, AllocateError> {
-        let v4 = pending.family() == hairpin::stun::AddressFamily::Ipv4;
-        if let Some(failure) = self.failures.pop_front() {
-            return Err(failure);
-        }
         let (account, now) = (pending.account(), self.now.instant);
         self.reserved.retain(|_, (.., until)| *until > now);
         if let PortWish::Reserved(token) = pending.port() {
             let found = self.reserved.get(&token.0).filter(|(_, user, _)| user == account);
             let relayed = RelayedAddress(found.ok_or(AllocateError::NoCapacity)?.0);
             self.reserved.remove(&token.0);
-            return Ok(Allocated { relayed, meter: None, reservation: None });
+            return Ok(Allocated { relayed, also: None, meter: None, reservation: None });
         }
+        let pair = pending.port() == PortWish::Pair;
+        let first = self.bind_one(pending, pending.family(), usize::from(pair));
+        let taken = usize::from(first.is_ok());
+        let second = pending.additional_family();
+        let second = second.map(|family| self.bind_one(pending, family, taken));
+        let (relayed, also) = match (first, second) {
+            (Ok(first), second) => (first, second.and_then(Result::ok)),
+            (Err(_), Some(Ok(second))) => (second, None),
+            (Err(error), _) => return Err(error),
+        };
+        let reservation = pair.then(|| {
+            let token = self.rng.random();
+            let next = SocketAddr::new(relayed.0.ip(), relayed.0.port() + 1);
+            let until = now + Duration::from_secs(30);
+            self.reserved.insert(token, (next, account.to_owned(), until));
+            ReservationToken(token)
+        });
+        Ok(Allocated { relayed, also, meter: None, reservation })
+    }
+
+    /// One relayed address, where the quota has room for `more` besides it.
+    fn bind_one(
+        &mut self,
+        pending: &PendingAllocation,
+        family: AddressFamily,
+        more: usize,
+    ) -> Result<RelayedAddress, AllocateError> {
+        if let Some(failure) = self.failures.pop_front() {
+            return Err(failure);
+        }
+        let account = pending.account();
         let held = self.relays.values().filter(|relay| relay.user == account).count()
             + self.reserved.values().filter(|(_, user, _)| user == account).count();
-        let wanted = if pending.port() == PortWish::Pair { 2 } else { 1 };
-        if self.quota != 0 && held + wanted > self.quota {
+        if self.quota != 0 && held + more >= self.quota {
             return Err(AllocateError::QuotaReached);
         }
-        let ip = *self.host.relay_addresses.iter().find(|ip| ip.is_ipv4() == v4).unwrap();
-        let (low, high) = (*self.host.relay_ports.start(), *self.host.relay_ports.end());
-        let free: Vec<SocketAddr> = (low..=high)
+        let is_wanted = |ip: &&IpAddr| AddressFamily::of(**ip) == family;
+        let ip = *self.host.relay_addresses.iter().find(is_wanted).unwrap();
+        let free: Vec<SocketAddr> = (self.host.relay_ports.clone())
             .map(|port| SocketAddr::new(ip, port))
             .filter(|&address| self.suits(pending.port(), address))
             .collect();
         if free.is_empty() {
             return Err(AllocateError::NoCapacity);
         }
-        let relayed = RelayedAddress(free[self.rng.random_range(0..free.len())]);
-        let reservation = (pending.port() == PortWish::Pair).then(|| {
-            let token = self.rng.random();
-            let next = SocketAddr::new(ip, relayed.0.port() + 1);
-            let until = now + Duration::from_secs(30);
-            self.reserved.insert(token, (next, account.to_owned(), until));
-            ReservationToken(token)
-        });
-        Ok(Allocated { relayed, meter: None, reservation })
+        Ok(RelayedAddress(free[self.rng.random_range(0..free.len())]))
     }
 
     /// Whether the address is to be had, and with it the next one where a pair is wanted.

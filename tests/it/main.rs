@@ -7,6 +7,7 @@ mod common;
 mod addresses;
 mod client;
 mod discovery;
+mod dual;
 mod foreign;
 mod lifetimes;
 mod limits;

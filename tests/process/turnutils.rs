@@ -61,6 +61,19 @@ fn uclient_relays_over_ipv6() {
     }
 }
 
+/// -X: IPv4, said explicitly. Not -Z, dual allocation: Debian's uclient asks for it under an
+/// attribute number, 0x8032, that RFC 8656 §18 does not have.
+#[test]
+fn uclient_asks_for_ipv4() {
+    let server = Server::start(&Settings::default());
+    let port = server.turn.port().to_string();
+    let options =
+        ["-X", "-u", "alice", "-w", "wonderland", "-s", "-y", "-c", "-n", "50", "-m", "4"];
+    let options = [&options[..], &["-p", &port, "127.0.0.1"]].concat();
+    let Some(ended) = turnutils("uclient", &options) else { return };
+    assert_no_loss(&ended, 200);
+}
+
 #[test]
 fn stunclient_learns_its_address() {
     let server = Server::start(&Settings::default());

@@ -125,6 +125,10 @@ fn attributes(operation: &Operation) -> Vec<Attr> {
             let mut attributes = vec![wire::transport(17)];
             let (v6, even) = match *port {
                 Port::Any { v6 } => (v6, None),
+                Port::Both => {
+                    attributes.push(wire::raw(attr::AAF, &[2, 0, 0, 0]));
+                    (false, None)
+                }
                 Port::Even { v6 } => (v6, Some(0)),
                 Port::Pair { v6 } => (v6, Some(0x80)),
                 Port::Reserved(token) => {
@@ -137,7 +141,10 @@ fn attributes(operation: &Operation) -> Vec<Attr> {
             attributes.extend(lifetime(seconds));
             attributes
         }
-        Operation::Refresh { lifetime: seconds } => lifetime(seconds).into_iter().collect(),
+        Operation::Refresh { lifetime: seconds, v6 } => {
+            let family = v6.map(|v6| wire::family(if v6 { 2 } else { 1 }));
+            family.into_iter().chain(lifetime(seconds)).collect()
+        }
         Operation::Permit { peers } => {
             peers.iter().map(|&peer| Attr::Xor(attr::XPA, peer)).collect()
         }

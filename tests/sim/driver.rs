@@ -22,6 +22,17 @@ pub(crate) struct Driver {
     total: usize,
 }
 
+/// Ports for an allocation, one of each family at most.
+#[derive(Clone, Debug)]
+pub(crate) struct Taken {
+    pub(crate) ports: Vec<SocketAddr>,
+    /// Of the next port.
+    pub(crate) token: Option<[u8; 8]>,
+}
+
+/// Why there are none, and the code of the answer the client must get.
+pub(crate) type Refusal = (AllocateError, u16);
+
 #[derive(Debug)]
 struct Reserved {
     port: SocketAddr,
@@ -40,18 +51,42 @@ impl Driver {
         Self { free, used, reserved, quota, total }
     }
 
-    /// Takes a port out of the pool, and reserves the next one where that is asked for; the code is
-    /// that of the answer the client must get.
+    /// Takes what is asked for out of the pool, as far as it is there.
     pub(crate) fn take(
         &mut self,
         user: &str,
         wish: Port,
         ms: u64,
         rng: &mut StdRng,
-    ) -> Result<(SocketAddr, Option<[u8; 8]>), (AllocateError, u16)> {
-        const NONE: (AllocateError, u16) = (AllocateError::NoCapacity, 508);
+    ) -> Result<Taken, Refusal> {
         self.expire(ms);
+        if wish != Port::Both {
+            let (port, token) = self.take_one(user, wish, 0, ms, rng)?;
+            return Ok(Taken { ports: vec![port], token });
+        }
+        let first = self.take_one(user, Port::Any { v6: false }, 0, ms, rng);
+        let taken = usize::from(first.is_ok());
+        let second = self.take_one(user, Port::Any { v6: true }, taken, ms, rng);
+        let ports: Vec<_> = [first, second].iter().flatten().map(|&(port, _)| port).collect();
+        match ports.is_empty() {
+            true => Err(first.unwrap_err()),
+            false => Ok(Taken { ports, token: None }),
+        }
+    }
+
+    /// One port, where the quota has room for `taken` besides it, and the next one in reserve where
+    /// that is asked for.
+    fn take_one(
+        &mut self,
+        user: &str,
+        wish: Port,
+        taken: usize,
+        ms: u64,
+        rng: &mut StdRng,
+    ) -> Result<(SocketAddr, Option<[u8; 8]>), Refusal> {
+        const NONE: Refusal = (AllocateError::NoCapacity, 508);
         let (v6, even, pair) = match wish {
+            Port::Both => unreachable!("that is two"),
             Port::Any { v6 } => (v6, false, false),
             Port::Even { v6 } => (v6, true, false),
             Port::Pair { v6 } => (v6, true, true),
@@ -65,7 +100,7 @@ impl Driver {
             }
         };
         let held = self.quota.get(user).copied().unwrap_or(0);
-        if held + 1 + usize::from(pair) > QUOTA {
+        if held + taken + 1 + usize::from(pair) > QUOTA {
             return Err((AllocateError::QuotaReached, 486));
         }
         let next = |port: SocketAddr| SocketAddr::new(port.ip(), port.port() + 1);
@@ -91,23 +126,17 @@ impl Driver {
         Ok((port, Some(token)))
     }
 
-    /// The port belongs to an allocation now, or goes back, and with it what was reserved.
-    pub(crate) fn settle(
-        &mut self,
-        port: SocketAddr,
-        token: Option<[u8; 8]>,
-        id: Option<AllocationId>,
-        user: &str,
-    ) {
-        match id {
-            Some(id) => {
-                assert!(self.used.insert(port, (id, user.to_owned())).is_none());
-                *self.quota.entry(user.to_owned()).or_default() += 1;
-            }
-            None => {
-                self.free.push(port);
-                self.end(|own, _| Some(own) == token.as_ref());
-            }
+    /// The ports belong to allocations now, or go back, and with them what was reserved.
+    pub(crate) fn settle(&mut self, taken: Taken, ids: &[AllocationId], user: &str) {
+        if ids.is_empty() {
+            self.free.extend(taken.ports);
+            self.end(|own, _| Some(own) == taken.token.as_ref());
+            return;
+        }
+        assert_eq!(ids.len(), taken.ports.len());
+        for (port, &id) in taken.ports.into_iter().zip(ids) {
+            assert!(self.used.insert(port, (id, user.to_owned())).is_none());
+            *self.quota.entry(user.to_owned()).or_default() += 1;
         }
     }
 

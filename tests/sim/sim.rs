@@ -278,21 +278,25 @@ impl Sim {
         assert_eq!(pending.account(), request.user);
         self.server.handle_timeout(self.now());
         self.drain_events();
-        assert_eq!(wish_of(pending.port(), pending.family()), wish);
-        let bound = self.driver.take(request.user, wish, self.clock.ms, &mut self.rng);
-        let expected = self.model.bound(&request, self.clock, bound.map_err(|(_, code)| code));
-        let result = match bound {
-            Ok((port, token)) => Ok(Allocated {
-                relayed: RelayedAddress(port),
+        assert_eq!(wish_of(&pending), wish);
+        let taken = self.driver.take(request.user, wish, self.clock.ms, &mut self.rng);
+        let told = taken.as_ref().map_err(|&(_, code)| code);
+        let expected = self.model.bound(&request, self.clock, told);
+        let result = match &taken {
+            Ok(taken) => Ok(Allocated {
+                relayed: RelayedAddress(taken.ports[0]),
+                also: taken.ports.get(1).map(|&port| RelayedAddress(port)),
                 meter: None,
-                reservation: token.map(ReservationToken),
+                reservation: taken.token.map(ReservationToken),
             }),
-            Err((error, _)) => Err(error),
+            Err((error, _)) => Err(*error),
         };
         let mut reply = Vec::new();
         let id = self.server.allocated(pending, result, self.now(), &mut reply);
-        if let Ok((port, token)) = bound {
-            self.driver.settle(port, token, id, request.user);
+        if let Ok(taken) = taken {
+            let other = id.and_then(|id| self.server.other_family(id));
+            let ids: Vec<_> = id.into_iter().chain(other).collect();
+            self.driver.settle(taken, &ids, request.user);
         }
         self.drain_events();
         self.judge_answer(client, length, &request, expected, &reply);
@@ -369,9 +373,10 @@ impl Sim {
 }
 
 /// What the server tells the driver, in the words of the model.
-fn wish_of(port: PortWish, family: AddressFamily) -> Port {
-    let v6 = family == AddressFamily::Ipv6;
-    match port {
+fn wish_of(pending: &PendingAllocation) -> Port {
+    let v6 = pending.family() == AddressFamily::Ipv6;
+    match pending.port() {
+        PortWish::Any if pending.additional_family().is_some() => Port::Both,
         PortWish::Any => Port::Any { v6 },
         PortWish::Even => Port::Even { v6 },
         PortWish::Pair => Port::Pair { v6 },

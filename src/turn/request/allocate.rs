@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::{Reject, Request};
 use crate::stun::attribute::{
-    AdditionalAddressFamily, AttributeType, EvenPort, Lifetime, RequestedTransport,
-    ReservationToken, XorMappedAddress, XorRelayedAddress,
+    AdditionalAddressFamily, AddressErrorCode, AttributeType, EvenPort, Lifetime,
+    RequestedTransport, ReservationToken, XorMappedAddress, XorRelayedAddress,
 };
 use crate::stun::{AddressFamily, Code, Message, TransactionId};
 use crate::turn::Now;
@@ -33,6 +33,10 @@ pub struct PendingAllocation {
     transaction_id: TransactionId,
     has_fingerprint: bool,
     family: AddressFamily,
+    /// Whether ADDITIONAL-ADDRESS-FAMILY asks for IPv6 as well.
+    dual: bool,
+    /// Whether IPv6 is relayed at all.
+    relays_ipv6: bool,
     port: PortWish,
     lifetime: Duration,
 }
@@ -64,6 +68,13 @@ impl PendingAllocation {
         self.family
     }
 
+    /// The family of a second relayed address, where the client asks for both and the server has
+    /// both. One of the two will do.
+    #[must_use]
+    pub fn additional_family(&self) -> Option<AddressFamily> {
+        (self.dual && self.relays_ipv6).then_some(AddressFamily::Ipv6)
+    }
+
     /// What its port must be like.
     #[must_use]
     pub fn port(&self) -> PortWish {
@@ -81,6 +92,9 @@ impl PendingAllocation {
 pub struct Allocated {
     /// The address of the bound relay socket.
     pub relayed: RelayedAddress,
+    /// That of a second one, of the other family, where [`PendingAllocation::additional_family`]
+    /// asks for it and it could be had.
+    pub also: Option<RelayedAddress>,
     /// The user's bandwidth, where it is limited.
     pub meter: Option<Arc<dyn Meter>>,
     /// Of the next port, where [`PortWish::Pair`] was asked for.
@@ -142,7 +156,7 @@ impl Server {
             Some(token) => (AddressFamily::Ipv4, PortWish::Reserved(token)),
             None => (self.requested_family(message)?, port_wish(message)?),
         };
-        check_additional_family(message)?;
+        let dual = wants_both_families(message)?;
         let lifetime = self.config.limits.lifetime(request.message.read::<Lifetime>()?);
         Ok(Outcome::Pending(PendingAllocation {
             from: request.from,
@@ -150,6 +164,8 @@ impl Server {
             transaction_id: id,
             has_fingerprint: request.message.has_fingerprint(),
             family,
+            dual,
+            relays_ipv6: self.policy.relays(AddressFamily::Ipv6),
             port,
             lifetime,
         }))
@@ -203,11 +219,12 @@ impl Server {
         reply: &mut Vec<u8>,
     ) -> Option<AllocationId> {
         let PendingAllocation { from, user, transaction_id, has_fingerprint, lifetime, .. } =
-            pending;
+            &pending;
+        let (from, transaction_id) = (*from, *transaction_id);
         let answer = Answer {
             method: crate::stun::Method::Allocate,
             transaction_id,
-            has_fingerprint,
+            has_fingerprint: *has_fingerprint,
             from,
             signer: Some(user.signer),
             now,
@@ -215,7 +232,7 @@ impl Server {
         self.handle_timeout(now);
         // While the driver was binding, the client may have repeated itself, or asked anew, and
         // have its allocation by now. A second one would leave the first without its client.
-        match self.existing_allocation(&from, transaction_id, &user) {
+        match self.existing_allocation(&from, transaction_id, user) {
             Ok(None) => {}
             Ok(Some(existing)) => {
                 self.confirm_allocation(&answer, existing, reply);
@@ -226,28 +243,44 @@ impl Server {
                 return None;
             }
         }
-        let Allocated { relayed, meter, reservation } = match result {
+        let allocated = match result {
             Ok(allocated) => allocated,
             Err(error) => {
                 self.refuse(&answer, &Reject::Code(error.code()), reply);
                 return None;
             }
         };
-        let mut allocation = Allocation::new(
-            from,
-            relayed,
-            user.name.clone(),
-            transaction_id,
-            now.instant,
-            lifetime,
-        );
-        allocation.meter = meter;
-        allocation.reservation = reservation;
-        let id = self.allocations.insert(allocation);
-        self.stats.allocation_opened(from.transport);
-        self.events.push_back(Event::Opened { id, client: from, relayed, username: user.name });
+        let half = |relayed| {
+            let name = user.name.clone();
+            let mut half =
+                Allocation::new(from, relayed, name, transaction_id, now.instant, *lifetime);
+            half.meter = allocated.meter.clone();
+            half
+        };
+        let mut first = half(allocated.relayed);
+        first.reservation = allocated.reservation;
+        first.missing = pending.missing(&allocated);
+        let id = self.allocations.insert(first);
+        if let Some(also) = allocated.also {
+            self.allocations.insert_sibling(id, half(also));
+        }
+        self.tell_opened(id);
         self.confirm_allocation(&answer, id, reply);
         Some(id)
+    }
+
+    fn tell_opened(&mut self, id: AllocationId) {
+        for id in self.allocations.halves(id) {
+            let Some(half) = self.allocations.get(id) else { continue };
+            let (client, relayed) = (half.client, half.relayed);
+            let username = half.username.clone();
+            self.stats.allocation_opened(client.transport);
+            self.events.push_back(Event::Opened { id, client, relayed, username });
+        }
+    }
+
+    fn relayed_of_sibling(&self, id: AllocationId) -> Option<RelayedAddress> {
+        Some(self.allocations.get(self.allocations.sibling(id)?)?.relayed)
     }
 
     /// The success response of RFC 8656 §7.2, the same for the first request and each
@@ -259,18 +292,44 @@ impl Server {
         reply: &mut Vec<u8>,
     ) {
         let Some(allocation) = self.allocations.get(id) else { return };
-        let RelayedAddress(relayed) = allocation.relayed;
+        let mut relayed = [Some(allocation.relayed), self.relayed_of_sibling(id)];
+        // IPv4 first, None last.
+        relayed
+            .sort_by_key(|relayed| relayed.map_or(2, |RelayedAddress(it)| u8::from(it.is_ipv6())));
+        let relayed =
+            relayed.map(|relayed| relayed.map(|RelayedAddress(it)| XorRelayedAddress(it)));
+        let missing = allocation.missing;
         let left = allocation.time_to_expiry(answer.now.instant);
         let lifetime = Lifetime(left.as_millis().div_ceil(1000) as u32);
         let reservation = allocation.reservation;
         let client: SocketAddr = answer.from.client;
         self.succeed(answer, reply, |builder| {
             builder
-                .put(&XorRelayedAddress(relayed))
+                .put_some(relayed[0].as_ref())
+                .put_some(relayed[1].as_ref())
+                .put_some(missing.as_ref())
                 .put(&lifetime)
                 .put_some(reservation.as_ref())
                 .put(&XorMappedAddress(client))
         });
+    }
+}
+
+impl PendingAllocation {
+    /// Step (9): what a dual allocation lacks, and why.
+    fn missing(&self, allocated: &Allocated) -> Option<AddressErrorCode> {
+        if !self.dual || allocated.also.is_some() {
+            return None;
+        }
+        let family = match AddressFamily::of(allocated.relayed.0.ip()) {
+            AddressFamily::Ipv4 => AddressFamily::Ipv6,
+            AddressFamily::Ipv6 => AddressFamily::Ipv4,
+        };
+        let code = match self.relays_ipv6 {
+            true => Code::InsufficientCapacity,
+            false => Code::AddressFamilyNotSupported,
+        };
+        Some(AddressErrorCode { family, number: code.number() })
     }
 }
 
@@ -300,11 +359,11 @@ fn port_wish(message: &Message<'_>) -> Result<PortWish, Reject> {
     }
 }
 
-/// Step (9). ADDITIONAL-ADDRESS-FAMILY must make sense, and is otherwise an optional attribute that
-/// is not understood.
-fn check_additional_family(message: &Message<'_>) -> Result<(), Reject> {
+/// Step (9). IPv4 need not be asked for: it is the one that IPv6 is added to.
+fn wants_both_families(message: &Message<'_>) -> Result<bool, Reject> {
     match message.read()? {
+        None => Ok(false),
         Some(AdditionalAddressFamily(AddressFamily::Ipv4)) => Err(Reject::Code(Code::BadRequest)),
-        Some(AdditionalAddressFamily(AddressFamily::Ipv6)) | None => Ok(()),
+        Some(AdditionalAddressFamily(AddressFamily::Ipv6)) => Ok(true),
     }
 }

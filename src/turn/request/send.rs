@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::is_understood;
-use crate::stun::Message;
 use crate::stun::attribute::{Data, XorPeerAddress};
+use crate::stun::{AddressFamily, Message};
 use crate::turn::Now;
 use crate::turn::allocation::FiveTuple;
 use crate::turn::policy::Port;
@@ -27,6 +27,9 @@ impl Server {
         }
         let XorPeerAddress(peer) = message.read().ok().flatten().ok_or(malformed)?;
         let Data(data) = message.read().ok().flatten().ok_or(malformed)?;
+        // Where there is none of the peer's family, there is no permission for the peer either.
+        let family = AddressFamily::of(peer.ip());
+        let id = self.allocations.of_family(id, family).unwrap_or(id);
         let allocation =
             self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
         let peer = self.policy.admit(peer, Port::Exact).map_err(|_| DropReason::PeerForbidden)?;

@@ -6,7 +6,7 @@ use hairpin::turn::{DropReason, Verdict};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
-use super::scenario::{data, lifetime, number, peer, peers};
+use super::scenario::{data, family, lifetime, number, peer, peers};
 use super::{Cargo, Sim};
 use crate::client::{Intent, txid};
 use crate::model::{Operation, Port};
@@ -20,8 +20,12 @@ impl Sim {
         let (bytes, intent) = match self.rng.random_range(0..100) {
             0..12 => self
                 .request(client, |rng| Operation::Allocate { lifetime: lifetime(rng), port: wish }),
-            12..17 => self.request(client, |rng| Operation::Refresh { lifetime: lifetime(rng) }),
-            17..21 => self.request(client, |_| Operation::Refresh { lifetime: Some(0) }),
+            12..17 => self.request(client, |rng| Operation::Refresh {
+                lifetime: lifetime(rng),
+                v6: family(rng),
+            }),
+            17..21 => self
+                .request(client, |rng| Operation::Refresh { lifetime: Some(0), v6: family(rng) }),
             21..36 => self.request(client, |rng| Operation::Permit { peers: peers(rng) }),
             36..50 => {
                 self.request(client, |rng| Operation::Bind { number: number(rng), peer: peer(rng) })
@@ -48,8 +52,9 @@ impl Sim {
     fn wish(&mut self) -> Port {
         let v6 = self.rng.random_bool(0.3);
         match self.rng.random_range(0..10) {
-            0..5 => Port::Any { v6 },
-            5 => Port::Even { v6 },
+            0..4 => Port::Any { v6 },
+            4 => Port::Even { v6 },
+            5 => Port::Both,
             6..8 => Port::Pair { v6 },
             _ => {
                 // Mostly a late one: the older ones are over.

@@ -106,6 +106,11 @@ pub(super) fn lifetime(rng: &mut StdRng) -> Option<u32> {
     [None, Some(1), Some(700), Some(3600), Some(u32::MAX)][rng.random_range(0..5)]
 }
 
+/// What a Refresh is about: mostly everything.
+pub(super) fn family(rng: &mut StdRng) -> Option<bool> {
+    [None, None, Some(false), Some(true)][rng.random_range(0..4)]
+}
+
 pub(super) fn data(rng: &mut StdRng) -> Vec<u8> {
     let mut data = vec![0; rng.random_range(0..40)];
     rng.fill_bytes(&mut data);
