@@ -124,7 +124,8 @@ impl Config {
     pub fn dev() -> Self {
         let (mut config, _) = parse(Path::new("--dev"), DEV, None).expect("a constant, and tested");
         let pair = Pair::self_signed(&DEV_NAMES).expect("the system has randomness");
-        config.net.tls = Some(net::tls::Config { pairs: vec![pair], listen: Vec::new() });
+        let tls = net::tls::Config { pairs: vec![pair], listen: Vec::new(), dtls: true };
+        config.net.tls = Some(tls);
         config
     }
 
@@ -178,15 +179,10 @@ impl Config {
         let pairs = self.net.tls.iter().flat_map(|tls| &tls.pairs).enumerate();
         let warning = |(at, pair): (usize, &Pair)| {
             let names = pair.certificate.names().join(", ");
-            let left = pair.certificate.not_after().checked_sub(unix_secs);
-            match left.map(Duration::from_secs) {
-                None => Some(format!("tls.cert: certificate {at} ({names}) has expired")),
-                Some(left) if left < EXPIRES_SOON => {
-                    let days = left.as_secs() / SECS_PER_DAY;
-                    Some(format!("tls.cert: certificate {at} ({names}) expires in {days} days"))
-                }
-                Some(_) => None,
-            }
+            let left = pair.certificate.not_after().saturating_sub(unix_secs);
+            let days = left / SECS_PER_DAY;
+            (Duration::from_secs(left) < EXPIRES_SOON)
+                .then(|| format!("tls.cert: certificate {at} ({names}) expires in {days} days"))
         };
         pairs.filter_map(warning).collect()
     }
