@@ -33,6 +33,7 @@ pub(super) fn config(
     let listen = discovery::listeners(addresses(&file.listen), discovery.as_ref());
     check_relay(&file.relay, &listen)?;
     check_limits(&file.limits)?;
+    check_alternates(&file.turn.alternate_servers, &listen)?;
     if file.listen.is_empty() {
         return Err(Fault::new([Key::new("listen")], "needs at least one address"));
     }
@@ -79,7 +80,16 @@ pub(super) fn config(
     };
     let auth = auth(file.realm, file.auth, reader, environment_secret)?;
     Ok(Config {
-        turn: turn::server::Config { auth, policy, limits, discovery, channels, software },
+        turn: turn::server::Config {
+            auth,
+            policy,
+            limits,
+            discovery,
+            channels,
+            alternates: addresses(&file.turn.alternate_servers),
+            dont_fragment: net::SETS_DONT_FRAGMENT,
+            software,
+        },
         net,
         http: http::Config {
             listen: addresses(&file.http.listen),
@@ -158,6 +168,22 @@ fn relays_on(relay: &Relay, host: IpAddr, listen: &[SocketAddr]) -> bool {
         true => listen.iter().any(|listen| overlaps(listen.ip())),
         false => relay.addresses.iter().any(|relay| overlaps(relay.0)),
     }
+}
+
+/// Clients must be able to go there, and must not be sent here again.
+fn check_alternates(alternates: &[Listen], listen: &[SocketAddr]) -> Result<(), Fault> {
+    for (at, Listen(address)) in alternates.iter().enumerate() {
+        let problem = if address.ip().is_unspecified() || address.port() == 0 {
+            "is not one address with one port"
+        } else if listen.contains(address) {
+            "is this server"
+        } else {
+            continue;
+        };
+        let key = Key::new("turn.alternate_servers").index(at);
+        return Err(Fault::new([key], format!("\"{address}\" {problem}")));
+    }
+    Ok(())
 }
 
 fn check_limits(limits: &Limits) -> Result<(), Fault> {

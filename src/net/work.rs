@@ -59,6 +59,13 @@ pub(super) enum ClientPath {
     Dtls(SessionId),
 }
 
+/// The way of a datagram to a peer.
+struct Leaving {
+    from: AllocationId,
+    peer: PeerAddress,
+    dont_fragment: bool,
+}
+
 /// What an allocation holds outside of the core. Dropping it closes the socket and gives back
 /// port and quota.
 struct Leg {
@@ -159,8 +166,12 @@ impl Work {
         datagram: Datagram,
     ) -> Option<(Route<SocketKey>, SocketAddr, SocketAddr)> {
         let local = self.listeners.get(listener)?.address;
-        let back =
-            Route { socket: SocketKey::Listener(listener), to: datagram.from, from: datagram.to };
+        let back = Route {
+            socket: SocketKey::Listener(listener),
+            to: datagram.from,
+            from: datagram.to,
+            dont_fragment: false,
+        };
         let server = SocketAddr::new(datagram.to.unwrap_or(local.ip()), local.port());
         Some((back, datagram.from, server))
     }
@@ -183,9 +194,9 @@ impl Work {
                 self.reply_to(path);
             }
             Verdict::ReplyFrom(origin) => self.reply_from(origin, path),
-            Verdict::ToPeer { from, peer, payload } => {
+            Verdict::ToPeer { from, peer, payload, dont_fragment } => {
                 let payload = place.start + payload.start..place.start + payload.end;
-                self.relay_to_peer(from, peer, payload, bytes, now);
+                self.relay_to_peer(Leaving { from, peer, dont_fragment }, payload, bytes, now);
             }
             Verdict::ToClient { to, header, padding } => {
                 self.relay_to_client(to, &header, place, padding, bytes);
@@ -250,8 +261,7 @@ impl Work {
     /// socket, and so whether or not its port can be reached from outside.
     fn relay_to_peer(
         &mut self,
-        from: AllocationId,
-        peer: PeerAddress,
+        Leaving { from, peer, dont_fragment }: Leaving,
         payload: Range<usize>,
         bytes: &[u8],
         now: Now,
@@ -273,7 +283,7 @@ impl Work {
         if must_be_relayed {
             return drop(self.server.drop(DropReason::NoAllocation));
         }
-        let out = Route { socket: SocketKey::Relay(from), to: peer, from: None };
+        let out = Route { socket: SocketKey::Relay(from), to: peer, from: None, dont_fragment };
         self.egress.push(out, &[], payload, 0);
     }
 

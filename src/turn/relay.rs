@@ -30,7 +30,7 @@ impl Server {
         allocation.admit(Direction::ToPeer, peer.address().ip(), data.len(), now.instant)?;
         self.stats.relay(Direction::ToPeer, from.transport, data.len());
         let payload = channel::HEADER_LEN..channel::HEADER_LEN + data.len();
-        Ok(Verdict::ToPeer { from: id, peer, payload })
+        Ok(Verdict::ToPeer { from: id, peer, payload, dont_fragment: false })
     }
 
     /// Where a channel leads, and from which half of a dual allocation.

@@ -2,7 +2,7 @@
 //! bytes.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use ahash::RandomState;
@@ -17,10 +17,10 @@ use super::event::{CloseReason, Event};
 use super::limits::{self, SourceBuckets};
 use super::policy::{self, Policy};
 use super::request::allocate::Outcome;
-use super::request::{Reject, Request, check_attributes};
+use super::request::{Reject, Request, refuse_unknown};
 use super::stats::{Direction, DropReason, RequestMethod, Stats};
 use super::verdict::Verdict;
-use crate::stun::attribute::{ErrorCode, Software};
+use crate::stun::attribute::{AlternateServer, ErrorCode, Software};
 use crate::stun::{Builder, ChannelRange, Class, Code, Message, Method, TransactionId};
 
 /// Client ports that are services which answer by themselves (echo, chargen, DNS), and 0: an
@@ -40,6 +40,10 @@ pub struct Config {
     pub discovery: Option<Discovery>,
     /// Which numbers channels may have.
     pub channels: ChannelRange,
+    /// Where new allocations are to be made instead; empty: here.
+    pub alternates: Vec<SocketAddr>,
+    /// Whether the driver can set the DF bit, as DONT-FRAGMENT asks.
+    pub dont_fragment: bool,
     /// Sent as SOFTWARE in authenticated and Binding responses where set.
     pub software: Option<String>,
 }
@@ -61,6 +65,8 @@ pub(super) struct Settings {
     pub(super) limits: limits::Config,
     pub(super) discovery: Option<Discovery>,
     pub(super) channels: ChannelRange,
+    pub(super) alternates: Vec<SocketAddr>,
+    pub(super) dont_fragment: bool,
     software: Option<String>,
 }
 
@@ -108,6 +114,8 @@ impl Server {
                 limits: config.limits,
                 discovery: config.discovery,
                 channels: config.channels,
+                alternates: config.alternates,
+                dont_fragment: config.dont_fragment,
                 software: config.software,
             },
             rng,
@@ -323,7 +331,7 @@ impl Server {
     ) -> Result<Verdict, Reject> {
         // The timer may be late, and what has expired must not be refreshed.
         self.handle_timeout(request.now);
-        check_attributes(&request.message)?;
+        refuse_unknown(&request.message, |kind| self.understands(kind))?;
         match method {
             RequestMethod::Allocate => match self.allocate(request)? {
                 Outcome::Pending(pending) => return Ok(Verdict::Bind(pending)),
@@ -413,6 +421,7 @@ impl Server {
             .put(&ErrorCode { number: code.number(), reason: "" });
         let builder = match reject {
             Reject::UnknownAttributes(types) => builder.unknown_attributes(types),
+            Reject::Elsewhere(server) => builder.put(&AlternateServer(*server)),
             _ if matches!(code, Code::Unauthenticated | Code::StaleNonce) => {
                 self.authenticator.challenge(builder, &answer.from, answer.now)
             }

@@ -83,7 +83,17 @@ fn every_transport_but_udp_is_442() {
 
 /// RFC 8656 §7.2
 #[test]
-fn dont_fragment_is_420() {
+fn dont_fragment_is_accepted_where_the_df_bit_can_be_set() {
+    let mut world = World::with(|setup| setup.config.dont_fragment = true);
+    let mut client = Client::at(HERE);
+    let malformed = [transport(17), raw(attr::DONT_FRAGMENT, &[0; 4])];
+    assert_eq!(client.code(&mut world, ALLOCATE, &malformed), 400);
+    client.allocate_with(&mut world, &[raw(attr::DONT_FRAGMENT, b"")]);
+}
+
+/// RFC 8656 §7.2
+#[test]
+fn dont_fragment_is_420_where_the_df_bit_cannot_be_set() {
     let reply = ask(&[transport(17), raw(attr::DONT_FRAGMENT, b"")]);
     assert_eq!((reply.code(), reply.unknown()), (420, vec![attr::DONT_FRAGMENT]));
     assert_eq!(code(&[transport(17), raw(attr::DONT_FRAGMENT, &[0; 4])]), 420);

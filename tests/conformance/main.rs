@@ -11,6 +11,7 @@ mod dual;
 mod limits;
 mod permissions;
 mod policy;
+mod redirect;
 mod refresh;
 mod reservations;
 mod send_data;

@@ -53,6 +53,7 @@ pub(crate) mod attr {
     pub(crate) const ADDRESS_ERROR_CODE: u16 = 0x8001;
     pub(crate) const PAS: u16 = 0x8002;
     pub(crate) const SOFTWARE: u16 = 0x8022;
+    pub(crate) const ALTERNATE_SERVER: u16 = 0x8023;
     pub(crate) const FINGERPRINT: u16 = 0x8028;
     pub(crate) const ICE_CONTROLLED: u16 = 0x8029;
     pub(crate) const RESPONSE_ORIGIN: u16 = 0x802B;

@@ -57,6 +57,8 @@ impl Default for Setup {
                 },
                 discovery: None,
                 channels: ChannelRange::default(),
+                alternates: Vec::new(),
+                dont_fragment: false,
                 software: None,
             },
             host: policy::Host {
@@ -130,6 +132,8 @@ pub(crate) struct World {
     pub(crate) server: Server,
     pub(crate) now: Now,
     pub(crate) events: Vec<Event>,
+    /// Whether what last went to a peer has the DF bit set.
+    pub(crate) dont_fragment: bool,
     /// What the next binds fail with.
     pub(crate) failures: VecDeque<AllocateError>,
     /// Whether SOFTWARE is to be seen.
@@ -164,6 +168,7 @@ impl World {
             server: Server::new(setup.config, setup.host, [3; 32]),
             now: Now { instant: start, unix_secs: EPOCH_SECS },
             events: Vec::new(),
+            dont_fragment: false,
             failures: VecDeque::new(),
             reserved: BTreeMap::new(),
             relays: BTreeMap::new(),
@@ -198,7 +203,8 @@ impl World {
             Verdict::Drop(reason) => Outcome::Dropped(reason),
             Verdict::Reply => Outcome::Reply(Parsed::strict(&reply)),
             Verdict::ReplyFrom(origin) => Outcome::ReplyFrom(origin, Parsed::strict(&reply)),
-            Verdict::ToPeer { from: id, peer, payload } => {
+            Verdict::ToPeer { from: id, peer, payload, dont_fragment } => {
+                self.dont_fragment = dont_fragment;
                 let (relay, _) = self.relay_of(id);
                 Outcome::ToPeer { relay, peer: peer.address(), data: packet[payload].to_vec() }
             }

@@ -153,6 +153,19 @@ fn uclient_has_pairs_of_ports() {
     assert!(pairs.count() >= 4, "{ports:?}");
 }
 
+/// -g: DONT-FRAGMENT.
+#[test]
+fn uclient_forbids_fragments() {
+    let server = Server::start(&Settings::default());
+    let port = server.turn.port().to_string();
+    for transport in [&[][..], &["-t"]] {
+        let options = ["-g", "-u", "alice", "-w", "wonderland", "-s", "-y", "-c", "-n", "50"];
+        let options = [transport, &options, &["-m", "4", "-p", &port, "127.0.0.1"]].concat();
+        let Some(ended) = turnutils("uclient", &options) else { return };
+        assert_no_loss(&ended, 200);
+    }
+}
+
 #[test]
 fn uclient_uses_the_channel_numbers_of_rfc5766() {
     let stun = "rfc5766_channels = true";

@@ -250,7 +250,7 @@ impl Sim {
                 self.expect_dropped(client, intent);
             }
             Verdict::Reply => self.judge_reply(client, bytes.len(), intent, &reply),
-            Verdict::ToPeer { from: id, peer, payload } => {
+            Verdict::ToPeer { from: id, peer, payload, .. } => {
                 let (peer, data) = (peer.address(), bytes[payload].to_vec());
                 self.judge_to_peer(client, intent, id, peer, &data);
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Reject, Request};
 use crate::stun::attribute::{
-    AdditionalAddressFamily, AddressErrorCode, AttributeType, EvenPort, Lifetime,
+    AdditionalAddressFamily, AddressErrorCode, AttributeType, DontFragment, EvenPort, Lifetime,
     RequestedTransport, ReservationToken, XorMappedAddress, XorRelayedAddress,
 };
 use crate::stun::{AddressFamily, Code, Message, TransactionId};
@@ -150,7 +150,8 @@ impl Server {
         if transport != RequestedTransport::UDP {
             return Err(Reject::Code(Code::UnsupportedTransport));
         }
-        // (4) is DONT-FRAGMENT, an unknown attribute here, and so answered with 420 already
+        // (4): not understood, it has been answered with 420 already
+        request.message.read::<DontFragment>()?;
         let message = &request.message;
         let (family, port) = match reservation(message)? {
             Some(token) => (AddressFamily::Ipv4, PortWish::Reserved(token)),
@@ -158,6 +159,12 @@ impl Server {
         };
         let dual = wants_both_families(message)?;
         let lifetime = self.config.limits.lifetime(request.message.read::<Lifetime>()?);
+        // (11), but what is reserved here is nowhere else
+        if let (Some(server), false) =
+            (self.alternate(request), matches!(port, PortWish::Reserved(_)))
+        {
+            return Err(Reject::Elsewhere(server));
+        }
         Ok(Outcome::Pending(PendingAllocation {
             from: request.from,
             user: request.user.clone(),
@@ -169,6 +176,15 @@ impl Server {
             port,
             lifetime,
         }))
+    }
+
+    /// Where the client is to go instead: of the family it has come by (RFC 8489 §14.15), and the
+    /// same for each retransmission.
+    fn alternate(&self, request: &Request<'_>) -> Option<SocketAddr> {
+        let is_ipv4 = request.from.client.is_ipv4();
+        let alternates = || self.config.alternates.iter().filter(|to| to.is_ipv4() == is_ipv4);
+        let [.., last] = request.message.transaction_id().0;
+        alternates().nth(usize::from(last).checked_rem(alternates().count())?).copied()
     }
 
     /// The allocation that the request, a retransmission, has made already; 437 where another

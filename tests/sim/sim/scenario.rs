@@ -64,6 +64,8 @@ pub(super) fn config(channel_ms: u64) -> server::Config {
         },
         discovery: None,
         channels: ChannelRange::default(),
+        alternates: Vec::new(),
+        dont_fragment: false,
         software: None,
     }
 }
