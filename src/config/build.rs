@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::Config;
 use super::discovery;
 use super::error::{Fault, Key};
-use super::file::{Auth, File, Limits, Relay};
+use super::file::{Auth, File, Limits, Relay, Stun};
 use super::secrets::{self, Reader};
 use super::tls;
 use super::value::{Host, Listen, Ports};
@@ -51,10 +51,6 @@ pub(super) fn config(
         deny: file.peers.deny.iter().map(|network| network.0).collect(),
         only_allowed: file.peers.only_allowed,
     };
-    let channels = match file.stun.rfc5766_channels {
-        true => turn::ChannelRange::Rfc5766,
-        false => turn::ChannelRange::Rfc8656,
-    };
     let software =
         file.stun.software.then(|| concat!("hairpin ", env!("CARGO_PKG_VERSION")).to_owned());
     let net = net::Config {
@@ -69,15 +65,7 @@ pub(super) fn config(
         tls,
         proxies: file.proxy.sources.iter().map(|network| network.0).collect(),
     };
-    let limits = turn::limits::Config {
-        permissions_per_allocation: file.limits.permissions_per_allocation.0 as usize,
-        channels_per_allocation: file.limits.channels_per_allocation.0 as usize,
-        unauthenticated_per_source: file.limits.unauthenticated_per_source.0,
-        default_lifetime: file.limits.default_lifetime.0,
-        max_lifetime: file.limits.max_lifetime.0,
-        permission_lifetime: file.limits.permission_lifetime.0,
-        channel_lifetime: file.limits.channel_lifetime.0,
-    };
+    let limits = core_limits(&file.limits);
     let auth = auth(file.realm, file.auth, reader, environment_secret)?;
     Ok(Config {
         turn: turn::server::Config {
@@ -85,10 +73,11 @@ pub(super) fn config(
             policy,
             limits,
             discovery,
-            channels,
+            channels: channels(&file.stun),
             alternates: addresses(&file.turn.alternate_servers),
             dont_fragment: net::SETS_DONT_FRAGMENT,
             software,
+            tcp_relay: file.relay.tcp,
         },
         net,
         http: http::Config {
@@ -98,6 +87,26 @@ pub(super) fn config(
         },
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
+}
+
+fn channels(stun: &Stun) -> turn::ChannelRange {
+    match stun.rfc5766_channels {
+        true => turn::ChannelRange::Rfc5766,
+        false => turn::ChannelRange::Rfc8656,
+    }
+}
+
+fn core_limits(limits: &Limits) -> turn::limits::Config {
+    turn::limits::Config {
+        permissions_per_allocation: limits.permissions_per_allocation.0 as usize,
+        channels_per_allocation: limits.channels_per_allocation.0 as usize,
+        unauthenticated_per_source: limits.unauthenticated_per_source.0,
+        default_lifetime: limits.default_lifetime.0,
+        max_lifetime: limits.max_lifetime.0,
+        permission_lifetime: limits.permission_lifetime.0,
+        channel_lifetime: limits.channel_lifetime.0,
+        ..turn::limits::Config::default()
+    }
 }
 
 fn addresses(listen: &[Listen]) -> Vec<SocketAddr> {

@@ -28,6 +28,12 @@ pub(super) fn shard_of(pools: &[Arc<PortPool>], address: SocketAddr) -> Option<u
     pools.iter().find(|pool| pool.address() == address.ip())?.holder(address.port())
 }
 
+/// Whether `address` is one of our relayed addresses that peers may connect to.
+pub(super) fn speaks_tcp(pools: &[Arc<PortPool>], address: SocketAddr) -> bool {
+    let pool = pools.iter().find(|pool| pool.address() == address.ip());
+    pool.is_some_and(|pool| pool.speaks_tcp(address.port()))
+}
+
 /// What a new allocation holds outside of the core.
 pub(super) struct Obtained {
     pub(super) relay: RelaySocket,
@@ -95,7 +101,7 @@ pub(super) fn obtain(
     let parity = if pending.port() == PortWish::Even { Parity::Even } else { Parity::Any };
     let one = |family| -> Result<(RelaySocket, QuotaLease), Failure> {
         let quota = quotas.take(account)?;
-        Ok((bind(pool_of(pools, family)?, parity, shard, now)?, quota))
+        Ok((bind(pools, family, parity, shard, now)?, quota))
     };
     let first = one(pending.family());
     let second = pending.additional_family().and_then(|family| one(family).ok());
@@ -112,21 +118,37 @@ fn pool_of(pools: &[Arc<PortPool>], family: AddressFamily) -> io::Result<&Arc<Po
     found.ok_or(io::ErrorKind::AddrNotAvailable.into())
 }
 
-/// Binds a socket to a random port of this parity.
+/// Binds a socket to a random port, of this parity, of the pool for this family.
 fn bind(
-    pool: &Arc<PortPool>,
+    pools: &[Arc<PortPool>],
+    family: AddressFamily,
     parity: Parity,
     shard: usize,
     now: Instant,
 ) -> io::Result<RelaySocket> {
+    let open = |address| Socket::bind(address, Options::default());
+    let (socket, port) = take_port(pools, family, parity, now, open)?;
+    port.hold(shard);
+    Ok(RelaySocket { socket, address: port.address(), _port: port })
+}
+
+/// A random port, of this parity, of the pool for this family, and what `open` makes of it.
+pub(super) fn take_port<S>(
+    pools: &[Arc<PortPool>],
+    family: AddressFamily,
+    parity: Parity,
+    now: Instant,
+    open: impl Fn(SocketAddr) -> io::Result<S>,
+) -> io::Result<(S, PortLease)> {
+    let pool = pool_of(pools, family)?;
     // Failed ports stay taken until a good one is found, so that none is tried twice.
     let mut occupied = Vec::new();
     for _ in 0..BIND_ATTEMPTS {
         let port = pool.take(parity, now).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        match RelaySocket::bind(port, shard) {
-            Ok(relay) => return Ok(relay),
-            Err((error, port)) if error.kind() == io::ErrorKind::AddrInUse => occupied.push(port),
-            Err((error, _)) => return Err(error),
+        match open(port.address()) {
+            Ok(socket) => return Ok((socket, port)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => occupied.push(port),
+            Err(error) => return Err(error),
         }
     }
     Err(io::ErrorKind::AddrInUse.into())

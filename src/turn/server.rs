@@ -3,21 +3,21 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::Now;
-use super::allocation::{AllocationId, Allocations, FiveTuple, RelayedAddress};
+use super::allocation::{AllocationId, Allocations, FiveTuple, RelayedAddress, Transport};
 use super::auth::{self, Authenticator, Signer};
 use super::discovery::Discovery;
 use super::event::{CloseReason, Event};
 use super::limits::{self, SourceBuckets};
 use super::policy::{self, Policy};
 use super::request::allocate::Outcome;
-use super::request::{Reject, Request, refuse_unknown};
+use super::request::{Reject, Request};
 use super::stats::{Direction, DropReason, RequestMethod, Stats};
 use super::verdict::Verdict;
 use crate::stun::attribute::{AlternateServer, ErrorCode, Software};
@@ -46,6 +46,8 @@ pub struct Config {
     pub dont_fragment: bool,
     /// Sent as SOFTWARE in authenticated and Binding responses where set.
     pub software: Option<String>,
+    /// Whether there are relayed addresses that speak TCP with peers (RFC 6062).
+    pub tcp_relay: bool,
 }
 
 /// One shard's server. See the module's documentation for what it never touches.
@@ -68,10 +70,11 @@ pub(super) struct Settings {
     pub(super) alternates: Vec<SocketAddr>,
     pub(super) dont_fragment: bool,
     software: Option<String>,
+    pub(super) tcp_relay: bool,
 }
 
 /// Where a response goes and how it is signed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) method: Method,
     pub(super) transaction_id: TransactionId,
@@ -117,6 +120,7 @@ impl Server {
                 alternates: config.alternates,
                 dont_fragment: config.dont_fragment,
                 software: config.software,
+                tcp_relay: config.tcp_relay,
             },
             rng,
         }
@@ -199,6 +203,12 @@ impl Server {
         self.allocations.id_of_client(client).is_some()
     }
 
+    /// How long a peer's connection may wait for its ConnectionBind (RFC 6062 §5.2).
+    #[must_use]
+    pub fn unbound_lifetime(&self) -> Duration {
+        self.config.limits.unbound_lifetime
+    }
+
     /// Tells what addresses the machine has now: peers there are this machine.
     pub fn set_own_addresses(
         &mut self,
@@ -243,6 +253,12 @@ impl Server {
         self.allocations.id_of_relayed(RelayedAddress(address))
     }
 
+    /// Counts what a connection of a peer has relayed, of which the core sees nothing. `client` is
+    /// the transport of the client's end.
+    pub fn relayed(&mut self, direction: Direction, client: Transport, bytes: usize) {
+        self.stats.relay(direction, client, bytes);
+    }
+
     /// Which channel numbers clients may use, and so where a stream's messages may begin.
     #[must_use]
     pub fn channels(&self) -> ChannelRange {
@@ -268,7 +284,9 @@ impl Server {
             (Class::Indication, Method::Binding) => Err(DropReason::Keepalive),
             (Class::Request, method) => {
                 let counted = RequestMethod::of(method).ok_or(match method {
-                    Method::Send | Method::Data => DropReason::ClassNotAllowed,
+                    Method::Send | Method::Data | Method::ConnectionAttempt => {
+                        DropReason::ClassNotAllowed
+                    }
                     _ => DropReason::UnknownMethod,
                 })?;
                 self.handle_request(counted, &message, from, now, reply)
@@ -331,7 +349,7 @@ impl Server {
     ) -> Result<Verdict, Reject> {
         // The timer may be late, and what has expired must not be refreshed.
         self.handle_timeout(request.now);
-        refuse_unknown(&request.message, |kind| self.understands(kind))?;
+        self.check_attributes(&request.message)?;
         match method {
             RequestMethod::Allocate => match self.allocate(request)? {
                 Outcome::Pending(pending) => return Ok(Verdict::Bind(pending)),
@@ -348,6 +366,13 @@ impl Server {
             RequestMethod::ChannelBind => {
                 self.channel_bind(request)?;
                 self.succeed(answer, reply, |builder| builder);
+            }
+            RequestMethod::Connect => {
+                return Ok(Verdict::Connect(self.connect(request, answer.clone())?));
+            }
+            RequestMethod::ConnectionBind => {
+                let pending = self.connection_bind(request, answer.clone())?;
+                return Ok(Verdict::BindConnection(pending));
             }
             RequestMethod::Binding => unreachable!("Binding needs no user and is answered before"),
         }
@@ -379,6 +404,8 @@ impl Server {
     /// Ends an allocation.
     pub(super) fn close(&mut self, id: AllocationId, reason: CloseReason, now: Now) {
         let Some(allocation) = self.allocations.remove(id) else { return };
+        let connections = allocation.connections.as_ref().map_or(0, |own| own.len());
+        self.stats.peer_connections -= connections as u64;
         let lived = now.instant.saturating_duration_since(allocation.opened);
         let to_peer = allocation.relayed(Direction::ToPeer);
         let to_client = allocation.relayed(Direction::ToClient);

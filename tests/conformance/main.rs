@@ -16,5 +16,6 @@ mod refresh;
 mod reservations;
 mod send_data;
 mod stun;
+mod tcp_relay;
 mod wire;
 mod world;

@@ -255,6 +255,7 @@ impl Sim {
                 self.judge_to_peer(client, intent, id, peer, &data);
             }
             Verdict::ToClient { .. } => panic!("a client's packet went to a client"),
+            Verdict::Connect(_) | Verdict::BindConnection(_) => panic!("nobody connects here"),
             Verdict::ReplyFrom(origin) => panic!("a reply from {origin}, but discovery is off"),
             Verdict::Bind(pending) => {
                 let Some(Intent::Request(request)) = intent else {
@@ -288,6 +289,7 @@ impl Sim {
                 also: taken.ports.get(1).map(|&port| RelayedAddress(port)),
                 meter: None,
                 reservation: taken.token.map(ReservationToken),
+                tally: None,
             }),
             Err((error, _)) => Err(*error),
         };
@@ -349,6 +351,7 @@ impl Sim {
                     channels.retain(|&(other, ..)| other != number.number());
                     channels.push((number.number(), peer.address(), expires));
                 }
+                Event::Connected { .. } => panic!("nobody connects here"),
                 Event::Closed { id, relayed, .. } => {
                     assert_eq!(self.driver.release(relayed.0), id);
                     self.mirror.remove(&id);

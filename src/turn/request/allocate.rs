@@ -15,8 +15,9 @@ use crate::stun::attribute::{
 };
 use crate::stun::{AddressFamily, Code, Message, TransactionId};
 use crate::turn::Now;
-use crate::turn::allocation::{Allocation, AllocationId, FiveTuple, RelayedAddress};
+use crate::turn::allocation::{Allocation, AllocationId, FiveTuple, PeerTransport, RelayedAddress};
 use crate::turn::auth::User;
+use crate::turn::connections::{PeerConnections, Tally};
 use crate::turn::event::Event;
 use crate::turn::limits::Meter;
 use crate::turn::policy;
@@ -32,6 +33,7 @@ pub struct PendingAllocation {
     user: User,
     transaction_id: TransactionId,
     has_fingerprint: bool,
+    peers: PeerTransport,
     family: AddressFamily,
     /// Whether ADDITIONAL-ADDRESS-FAMILY asks for IPv6 as well.
     dual: bool,
@@ -60,6 +62,18 @@ impl PendingAllocation {
     #[must_use]
     pub fn account(&self) -> &str {
         self.user.account()
+    }
+
+    /// What the relayed address must speak.
+    #[must_use]
+    pub fn peers(&self) -> PeerTransport {
+        self.peers
+    }
+
+    /// The name its connections are bound by, all of it; untrusted text.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        &self.user.name
     }
 
     /// The family the relayed address must have; what is reserved has the one it has.
@@ -99,6 +113,8 @@ pub struct Allocated {
     pub meter: Option<Arc<dyn Meter>>,
     /// Of the next port, where [`PortWish::Pair`] was asked for.
     pub reservation: Option<ReservationToken>,
+    /// What its connections relay, of an allocation for TCP.
+    pub tally: Option<Arc<dyn Tally>>,
 }
 
 impl fmt::Debug for Allocated {
@@ -146,10 +162,7 @@ impl Server {
             return Err(Reject::Code(Code::Forbidden));
         }
         // (3)
-        let transport = request.message.read::<RequestedTransport>()?.ok_or(Code::BadRequest)?;
-        if transport != RequestedTransport::UDP {
-            return Err(Reject::Code(Code::UnsupportedTransport));
-        }
+        let peers = self.requested_transport(request)?;
         // (4): not understood, it has been answered with 420 already
         request.message.read::<DontFragment>()?;
         let message = &request.message;
@@ -170,6 +183,7 @@ impl Server {
             user: request.user.clone(),
             transaction_id: id,
             has_fingerprint: request.message.has_fingerprint(),
+            peers,
             family,
             dual,
             relays_ipv6: self.policy.relays(AddressFamily::Ipv6),
@@ -202,6 +216,26 @@ impl Server {
         } else {
             Err(Reject::Code(Code::AllocationMismatch))
         }
+    }
+
+    /// Step (3), and all that is different where it is TCP (RFC 6062 §5.1).
+    fn requested_transport(&self, request: &Request<'_>) -> Result<PeerTransport, Reject> {
+        let message = &request.message;
+        match message.read::<RequestedTransport>()?.ok_or(Code::BadRequest)? {
+            RequestedTransport::UDP => return Ok(PeerTransport::Udp),
+            RequestedTransport::TCP if self.config.tcp_relay => {}
+            _ => return Err(Reject::Code(Code::UnsupportedTransport)),
+        }
+        let only_udp = [
+            AttributeType::DONT_FRAGMENT,
+            AttributeType::EVEN_PORT,
+            AttributeType::RESERVATION_TOKEN,
+        ];
+        let is_stream = request.from.transport.is_stream();
+        if !is_stream || only_udp.into_iter().any(|kind| message.has(kind)) {
+            return Err(Reject::Code(Code::BadRequest));
+        }
+        Ok(PeerTransport::Tcp)
     }
 
     /// Steps (6) and (7). Without REQUESTED-ADDRESS-FAMILY it is IPv4; a family byte that does not
@@ -276,6 +310,9 @@ impl Server {
         let mut first = half(allocated.relayed);
         first.reservation = allocated.reservation;
         first.missing = pending.missing(&allocated);
+        if pending.peers == PeerTransport::Tcp {
+            first.connections = Some(Box::new(PeerConnections::new(allocated.tally)));
+        }
         let id = self.allocations.insert(first);
         if let Some(also) = allocated.also {
             self.allocations.insert_sibling(id, half(also));

@@ -67,6 +67,7 @@ pub(super) fn config(channel_ms: u64) -> server::Config {
         alternates: Vec::new(),
         dont_fragment: false,
         software: None,
+        tcp_relay: false,
     }
 }
 
