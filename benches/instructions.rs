@@ -245,7 +245,8 @@ impl Core {
         let verdict = self.server.handle_client(from, request, self.now, &mut self.reply);
         let Verdict::Bind(pending) = verdict else { panic!("an allocation: {verdict:?}") };
         let relayed = RelayedAddress((LOCAL, relay_port).into());
-        let allocated = Allocated { relayed, meter: None, tally: None };
+        let allocated =
+            Allocated { relayed, also: None, reservation: None, meter: None, tally: None };
         self.server.allocated(pending, Ok(allocated), self.now, &mut self.reply).unwrap()
     }
 

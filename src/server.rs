@@ -293,8 +293,12 @@ impl Inspect for State {
         Box::pin(async {
             let shards = self.net.stats().await?;
             let ports = self.net.ports();
-            let relay_ports =
-                PortCounts { free: ports.free, used: ports.used, cooling: ports.cooling };
+            let relay_ports = PortCounts {
+                free: ports.free,
+                used: ports.used,
+                reserved: ports.reserved,
+                cooling: ports.cooling,
+            };
             let tls = self.net.certificates().map(|certificates| {
                 let counts = certificates.reload_counts();
                 http::Tls {

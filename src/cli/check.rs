@@ -110,6 +110,7 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "unauthenticated_idle_seconds": net.unauthenticated_idle.as_secs(),
         },
         "nat_discovery": config.turn.discovery.as_ref().map(Discovery::addresses),
+        "alternate_servers": config.turn.alternates,
         "rfc5766_channels": config.turn.channels == ChannelRange::Rfc5766,
         "software": config.turn.software,
         "proxy_sources": net.proxies,

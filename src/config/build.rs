@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::Config;
 use super::discovery;
 use super::error::{Fault, Key};
-use super::file::{Auth, File, Http, Limits, Relay};
+use super::file::{Auth, File, Http, Limits, Relay, Stun};
 use super::host::PublicHost;
 use super::secrets::{self, Reader};
 use super::signaling;
@@ -37,6 +37,7 @@ pub(super) fn config(
     let listen = discovery::listeners(addresses(&file.listen), discovery.as_ref());
     check_relay(&file.relay, &listen)?;
     check_limits(&file.limits)?;
+    check_alternates(&file.turn.alternate_servers, &listen)?;
     if file.listen.is_empty() {
         return Err(Fault::new([Key::new("listen")], "needs at least one address"));
     }
@@ -53,10 +54,6 @@ pub(super) fn config(
         allow: file.peers.allow.iter().map(|network| network.0).collect(),
         deny: file.peers.deny.iter().map(|network| network.0).collect(),
         only_allowed: file.peers.only_allowed,
-    };
-    let channels = match file.stun.rfc5766_channels {
-        true => turn::ChannelRange::Rfc5766,
-        false => turn::ChannelRange::Rfc8656,
     };
     let net = net::Config {
         listen,
@@ -80,7 +77,9 @@ pub(super) fn config(
             policy,
             limits: core_limits(&file.limits),
             discovery,
-            channels,
+            channels: channels(&file.stun),
+            alternates: addresses(&file.turn.alternate_servers),
+            dont_fragment: net::SETS_DONT_FRAGMENT,
             software: file.stun.software.then(|| SOFTWARE.to_owned()),
             tcp_relay: file.relay.tcp,
         },
@@ -89,6 +88,13 @@ pub(super) fn config(
         http: http(&file.http, signaling),
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
+}
+
+fn channels(stun: &Stun) -> turn::ChannelRange {
+    match stun.rfc5766_channels {
+        true => turn::ChannelRange::Rfc5766,
+        false => turn::ChannelRange::Rfc8656,
+    }
 }
 
 fn core_limits(limits: &Limits) -> turn::limits::Config {
@@ -189,6 +195,22 @@ fn relays_on(relay: &Relay, host: IpAddr, listen: &[SocketAddr]) -> bool {
         true => listen.iter().any(|listen| overlaps(listen.ip())),
         false => relay.addresses.iter().any(|relay| overlaps(relay.0)),
     }
+}
+
+/// Clients must be able to go there, and must not be sent here again.
+fn check_alternates(alternates: &[Listen], listen: &[SocketAddr]) -> Result<(), Fault> {
+    for (at, Listen(address)) in alternates.iter().enumerate() {
+        let problem = if address.ip().is_unspecified() || address.port() == 0 {
+            "is not one address with one port"
+        } else if listen.contains(address) {
+            "is this server"
+        } else {
+            continue;
+        };
+        let key = Key::new("turn.alternate_servers").index(at);
+        return Err(Fault::new([key], format!("\"{address}\" {problem}")));
+    }
+    Ok(())
 }
 
 fn check_limits(limits: &Limits) -> Result<(), Fault> {

@@ -26,6 +26,7 @@ pub(super) struct File {
     pub(super) auth: Auth,
     pub(super) peers: Peers,
     pub(super) limits: Limits,
+    pub(super) turn: Turn,
     pub(super) stun: Stun,
     pub(super) http: Http,
     pub(super) signaling: Signaling,
@@ -95,6 +96,12 @@ pub(super) struct Limits {
 
 #[derive(Clone, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
+pub(super) struct Turn {
+    pub(super) alternate_servers: Vec<Listen>,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Stun {
     pub(super) nat_discovery: bool,
     /// Empty: none.
@@ -158,6 +165,7 @@ impl Default for File {
             auth: Auth::default(),
             peers: Peers::default(),
             limits: Limits::default(),
+            turn: Turn::default(),
             stun: Stun::default(),
             http: Http::default(),
             signaling: Signaling::default(),

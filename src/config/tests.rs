@@ -93,6 +93,22 @@ fn nat_discovery_that_cannot_work_is_refused() {
 }
 
 #[test]
+fn alternate_servers_are_other_servers() {
+    let of = |alternate: &str| format!("[turn]\nalternate_servers = [\"{alternate}\"]");
+    let listen = "listen = [\"192.0.2.1:3478\"]\n";
+    let config = accepted(&(listen.to_owned() + &of("192.0.2.2:3478")));
+    assert_eq!(config.turn.alternates, ["192.0.2.2:3478".parse().unwrap()]);
+    for (alternate, problem) in [
+        ("192.0.2.1:3478", "is this server"),
+        ("0.0.0.0:3478", "is not one address with one port"),
+        ("192.0.2.2:0", "is not one address with one port"),
+    ] {
+        let expected = format!("c.toml:3: turn.alternate_servers[0]: \"{alternate}\" {problem}");
+        assert_eq!(refused(&(listen.to_owned() + &of(alternate))), expected);
+    }
+}
+
+#[test]
 fn the_deployed_file_is_accepted() {
     accepted(include_str!("../../deploy/hairpin.toml"));
 }
@@ -172,7 +188,7 @@ fn unknown_keys_and_bad_syntax_are_refused_with_file_and_line() {
     for (text, expected) in [
         (
             "\nrelm = \"x\"",
-            "c.toml:2: relm: unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, stun, http, signaling, log",
+            "c.toml:2: relm: unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, signaling, log",
         ),
         (
             "[http]\nlisten = []\npages = true",
@@ -180,11 +196,11 @@ fn unknown_keys_and_bad_syntax_are_refused_with_file_and_line() {
         ),
         (
             "[dtls]\ncert = \"x\"",
-            "c.toml:1: dtls: unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, stun, http, signaling, log",
+            "c.toml:1: dtls: unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, signaling, log",
         ),
         (
             "\"a\\nb\" = 1",
-            "c.toml:1: \"a\\nb\": unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, stun, http, signaling, log",
+            "c.toml:1: \"a\\nb\": unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, signaling, log",
         ),
         ("realm = \"a\"\nrealm = \"b\"", "c.toml:2: duplicate key"),
         ("stun = 1", "c.toml:1: stun: must be a table"),

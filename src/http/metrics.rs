@@ -169,12 +169,12 @@ fn peer_connections(shards: &[Stats]) -> MetricFamily {
 }
 
 fn relay_ports(ports: PortCounts) -> MetricFamily {
-    let PortCounts { free, used, cooling } = ports;
-    let rows = [("free", free), ("used", used), ("cooling", cooling)];
+    let PortCounts { free, used, reserved, cooling } = ports;
+    let rows = [("free", free), ("used", used), ("reserved", reserved), ("cooling", cooling)];
     gauges(
         "hairpin_relay_ports",
-        "Ports of the relay range, by state: free to take, used by an allocation, or cooling \
-         after one until late packets are gone.",
+        "Ports of the relay range, by state: free to take, used by an allocation, reserved next to \
+         one, or cooling after one until late packets are gone.",
         rows.map(|(state, count)| gauge(&[("state", state)], count as u64)).into(),
     )
 }
@@ -388,6 +388,7 @@ mod tests {
             (r#"hairpin_connections_refused_total{reason="deadline"}"#, 7.0),
             (r#"hairpin_relay_ports{state="free"}"#, 7.0),
             (r#"hairpin_relay_ports{state="used"}"#, 2.0),
+            (r#"hairpin_relay_ports{state="reserved"}"#, 3.0),
             (r#"hairpin_relay_ports{state="cooling"}"#, 1.0),
             (concat!(r#"hairpin_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""}"#), 1.0),
         ] {
@@ -476,7 +477,7 @@ mod tests {
         second.allocation_closed(udp, Duration::from_secs(90_000), 20_000_000_000);
         Snapshot {
             shards: vec![first, second],
-            relay_ports: PortCounts { free: 7, used: 2, cooling: 1 },
+            relay_ports: PortCounts { free: 7, used: 2, reserved: 3, cooling: 1 },
             tls: Some(Tls { not_after: vec![1_800_000_000, 0], reloads: 2, failed_reloads: 1 }),
             connections: Connections {
                 live: vec![("tcp", 3), ("tls", 0)],

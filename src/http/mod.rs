@@ -120,6 +120,8 @@ pub struct PortCounts {
     pub free: usize,
     /// Held by an allocation.
     pub used: usize,
+    /// The upper one of a pair, until it is claimed or its time is over.
+    pub reserved: usize,
     /// Given back, and kept from the next owner while late packets may still arrive.
     pub cooling: usize,
 }

@@ -128,7 +128,12 @@ impl Road {
         for datagram in batch.datagrams() {
             match source {
                 Source::Peer(_) if echoes => {
-                    let route = Route { socket: source, to: datagram.from, from: None };
+                    let route = Route {
+                        socket: source,
+                        to: datagram.from,
+                        from: None,
+                        dont_fragment: false,
+                    };
                     echo.push(route, &[], datagram.range(), 0);
                 }
                 _ => self.arrived(source, &bytes[datagram.range()], now),
@@ -313,7 +318,7 @@ fn outlet(flows: &Flows, flow: usize, size: usize) -> Option<Outlet> {
     if shape.pattern == Pattern::ToClient {
         let at = flow % flows.peers.len();
         let to = flows.clients[flow].relayed()?;
-        let route = Some(Route { socket: Source::Peer(at), to, from: None });
+        let route = Some(Route { socket: Source::Peer(at), to, from: None, dont_fragment: false });
         return Some(Outlet { route, client: flow, template: Template::plain(size) });
     }
     let client = if shape.pattern == Pattern::RelayToRelay { flow * 2 } else { flow };
@@ -324,6 +329,11 @@ fn outlet(flows: &Flows, flow: usize, size: usize) -> Option<Outlet> {
         _ => Template::to_peer(shape.mode, flows.peer_of(client)?, size, in_stream),
     };
     let to = target.address;
-    let route = (!in_stream).then_some(Route { socket: Source::Client(client), to, from: None });
+    let route = (!in_stream).then_some(Route {
+        socket: Source::Client(client),
+        to,
+        from: None,
+        dont_fragment: false,
+    });
     Some(Outlet { route, client, template })
 }

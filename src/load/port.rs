@@ -90,7 +90,10 @@ impl Port {
         match self {
             Self::Udp(socket) => {
                 let mut egress = Egress::new();
-                egress.push_owned(Route { socket: (), to: server, from: None }, request);
+                egress.push_owned(
+                    Route { socket: (), to: server, from: None, dont_fragment: false },
+                    request,
+                );
                 // One that does not leave is sent again.
                 egress.flush(&[], |()| Some(socket), |_| ());
             }

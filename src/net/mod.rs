@@ -47,6 +47,8 @@ pub use urls::ice_urls;
 
 /// Whether several shards can listen on one port. Windows has no `SO_REUSEPORT`.
 pub const SHARES_PORTS: bool = cfg!(not(windows));
+/// Whether datagrams can be sent with the DF bit set.
+pub const SETS_DONT_FRAGMENT: bool = sys::SETS_DONT_FRAGMENT;
 /// How long a shard may take to answer before it counts as stuck.
 const SHARD_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -271,6 +273,7 @@ impl Net {
             PortCounts {
                 free: sum.free + counts.free,
                 used: sum.used + counts.used,
+                reserved: sum.reserved + counts.reserved,
                 cooling: sum.cooling + counts.cooling,
             }
         })

@@ -132,6 +132,12 @@ pub struct QuotaLease {
 }
 
 impl QuotaLease {
+    /// Whose it is.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
     /// The user's bandwidth, where it is limited.
     #[must_use]
     pub fn meter(&self) -> Option<Arc<dyn Meter>> {

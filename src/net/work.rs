@@ -17,18 +17,18 @@ use tracing::warn;
 use super::dtls::{SessionId, Sessions, Settings};
 use super::egress::{Egress, Route};
 use super::journal;
-use super::ports::{Parity, PortPool};
+use super::ports::{PortPool, Reservation};
 use super::post::Post;
 use super::quota::{QuotaLease, Quotas};
-use super::relay::{self, RelaySocket};
+use super::relay::{self, Failure, Obtained, RelaySocket};
 use super::shard::Shard;
 use super::stream::{Connection, ConnectionId, Importance};
 use super::sys::{Datagram, Socket};
 use super::tcp_relay::{Rendezvous, TcpLegs, Waiting};
 use super::udp::{self, Listener};
 use crate::turn::{
-    AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress,
-    PeerTransport, PendingAllocation, RelayedAddress, Server, Transport, Verdict,
+    Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress, PeerTransport,
+    PendingAllocation, RelayedAddress, Server, Transport, Verdict,
 };
 
 /// What all shards of the process share: control plane only.
@@ -59,6 +59,13 @@ pub(super) enum ClientPath {
     Stream(ConnectionId),
     /// In its DTLS session.
     Dtls(SessionId),
+}
+
+/// The way of a datagram to a peer.
+struct Leaving {
+    from: AllocationId,
+    peer: PeerAddress,
+    dont_fragment: bool,
 }
 
 /// What an allocation holds outside of the core. Dropping it closes the socket and gives back
@@ -167,8 +174,12 @@ impl Work {
         datagram: Datagram,
     ) -> Option<(Route<SocketKey>, SocketAddr, SocketAddr)> {
         let local = self.listeners.get(listener)?.address;
-        let back =
-            Route { socket: SocketKey::Listener(listener), to: datagram.from, from: datagram.to };
+        let back = Route {
+            socket: SocketKey::Listener(listener),
+            to: datagram.from,
+            from: datagram.to,
+            dont_fragment: false,
+        };
         let server = SocketAddr::new(datagram.to.unwrap_or(local.ip()), local.port());
         Some((back, datagram.from, server))
     }
@@ -191,9 +202,9 @@ impl Work {
                 self.reply_to(path);
             }
             Verdict::ReplyFrom(origin) => self.reply_from(origin, path),
-            Verdict::ToPeer { from, peer, payload } => {
+            Verdict::ToPeer { from, peer, payload, dont_fragment } => {
                 let payload = place.start + payload.start..place.start + payload.end;
-                self.relay_to_peer(from, peer, payload, bytes, now);
+                self.relay_to_peer(Leaving { from, peer, dont_fragment }, payload, bytes, now);
             }
             Verdict::ToClient { to, header, padding } => {
                 self.relay_to_client(to, &header, place, padding, bytes);
@@ -263,8 +274,7 @@ impl Work {
     /// socket, and so whether or not its port can be reached from outside.
     fn relay_to_peer(
         &mut self,
-        from: AllocationId,
-        peer: PeerAddress,
+        Leaving { from, peer, dont_fragment }: Leaving,
         payload: Range<usize>,
         bytes: &[u8],
         now: Now,
@@ -286,7 +296,7 @@ impl Work {
         if must_be_relayed {
             return drop(self.server.drop(DropReason::NoAllocation));
         }
-        let out = Route { socket: SocketKey::Relay(from), to: peer, from: None };
+        let out = Route { socket: SocketKey::Relay(from), to: peer, from: None, dont_fragment };
         self.egress.push(out, &[], payload, 0);
     }
 
@@ -330,37 +340,36 @@ impl Work {
         if let (PeerTransport::Tcp, ClientPath::Stream(control)) = (pending.peers(), client) {
             return self.bind_tcp(pending, control, now);
         }
-        let obtained = self.obtain(&pending, now);
-        let (relay, quota) = match obtained {
+        let Shared { pools, quotas, .. } = &self.shared;
+        let obtained = relay::obtain(pools, quotas, &pending, self.post.own(), now.instant);
+        let Obtained { relay, quota, also, reservation } = match obtained {
             Ok(obtained) => obtained,
-            Err(error) => {
-                self.server.allocated(pending, Err(error), now, &mut self.reply);
+            Err(failure) => {
+                if let Failure::Socket(error) = &failure {
+                    self.warn_of_bind(error, now.instant);
+                }
+                self.server.allocated(pending, Err(failure.into()), now, &mut self.reply);
                 return;
             }
         };
-        let allocated =
-            Allocated { relayed: RelayedAddress(relay.address), meter: quota.meter(), tally: None };
+        let allocated = Allocated {
+            relayed: RelayedAddress(relay.address),
+            also: also.as_ref().map(|(relay, _)| RelayedAddress(relay.address)),
+            meter: quota.meter(),
+            reservation: reservation.as_ref().map(Reservation::token),
+            tally: None,
+        };
         let id = self.server.allocated(pending, Ok(allocated), now, &mut self.reply);
         let (Some(id), Some(me)) = (id, self.me.upgrade()) else { return };
-        let pump = tokio::task::spawn_local(udp::pump(me, SocketKey::Relay(id)));
-        let leg = Leg { relay, client, pump: pump.abort_handle(), _quota: quota };
-        self.legs.insert(id, leg);
-    }
-
-    fn obtain(
-        &mut self,
-        pending: &PendingAllocation,
-        now: Now,
-    ) -> Result<(RelaySocket, QuotaLease), AllocateError> {
-        let quota = self.shared.quotas.take(pending.account())?;
-        let pools = &self.shared.pools;
-        let parity = if pending.wants_even_port() { Parity::Even } else { Parity::Any };
-        match relay::bind(pools, pending.family(), parity, self.post.own(), now.instant) {
-            Ok(relay) => Ok((relay, quota)),
-            Err(error) => {
-                self.warn_of_bind(&error, now.instant);
-                Err(AllocateError::NoCapacity)
-            }
+        if let Some(reservation) = reservation {
+            reservation.keep();
+        }
+        let other = self.server.other_family(id).zip(also);
+        let also = other.map(|(id, (relay, quota))| (id, relay, quota));
+        for (id, relay, quota) in [Some((id, relay, quota)), also].into_iter().flatten() {
+            let pump = udp::pump(Rc::clone(&me), SocketKey::Relay(id));
+            let pump = tokio::task::spawn_local(pump).abort_handle();
+            self.legs.insert(id, Leg { relay, client, pump, _quota: quota });
         }
     }
 

@@ -25,7 +25,7 @@ pub use allocation::{AllocationId, FiveTuple, PeerTransport, RelayedAddress, Tra
 pub use discovery::Discovery;
 pub use event::{CloseReason, Event};
 pub use policy::PeerAddress;
-pub use request::allocate::{AllocateError, Allocated, PendingAllocation};
+pub use request::allocate::{AllocateError, Allocated, PendingAllocation, PortWish};
 pub use request::connect::{ConnectError, PendingConnect};
 pub use request::connection_bind::{ConnectionBindError, PendingConnectionBind};
 pub use server::{Config, Server};

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Now;
 use super::allocation::{AllocationId, FiveTuple};
+use super::policy::PeerAddress;
 use super::server::Server;
 use super::stats::{Direction, DropReason};
 use super::verdict::{Header, Verdict};
@@ -22,14 +23,32 @@ impl Server {
     ) -> Result<Verdict, DropReason> {
         let ChannelData { number, data } =
             ChannelData::parse(packet).map_err(|_| DropReason::Malformed)?;
-        let id = self.allocations.id_of_client(from).ok_or(DropReason::NoAllocation)?;
+        let first = self.allocations.id_of_client(from).ok_or(DropReason::NoAllocation)?;
+        let (id, peer) = self.channel_end(first, number, now)?;
         let allocation =
             self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
-        let peer = allocation.peer_of(number, now.instant).ok_or(DropReason::ChannelUnbound)?;
         allocation.admit(Direction::ToPeer, peer.address().ip(), data.len(), now.instant)?;
         self.stats.relay(Direction::ToPeer, from.transport, data.len());
         let payload = channel::HEADER_LEN..channel::HEADER_LEN + data.len();
-        Ok(Verdict::ToPeer { from: id, peer, payload })
+        Ok(Verdict::ToPeer { from: id, peer, payload, dont_fragment: false })
+    }
+
+    /// Where a channel leads, and from which half of a dual allocation.
+    fn channel_end(
+        &self,
+        first: AllocationId,
+        number: u16,
+        now: Now,
+    ) -> Result<(AllocationId, PeerAddress), DropReason> {
+        let mut reason = DropReason::NoAllocation;
+        for id in self.allocations.halves(first) {
+            let Some(allocation) = self.allocations.live(id, now.instant) else { continue };
+            if let Some(peer) = allocation.peer_of(number, now.instant) {
+                return Ok((id, peer));
+            }
+            reason = DropReason::ChannelUnbound;
+        }
+        Err(reason)
     }
 
     /// A datagram of `length` bytes that a peer sent to a relayed address (RFC 8656 §11.3).

@@ -2,7 +2,7 @@
 //! bytes.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
@@ -17,10 +17,10 @@ use super::event::{CloseReason, Event};
 use super::limits::{self, SourceBuckets};
 use super::policy::{self, Policy};
 use super::request::allocate::Outcome;
-use super::request::{Reject, Request, check_attributes};
+use super::request::{Reject, Request};
 use super::stats::{Direction, DropReason, RequestMethod, Stats};
 use super::verdict::Verdict;
-use crate::stun::attribute::{ErrorCode, Software};
+use crate::stun::attribute::{AlternateServer, ErrorCode, Software};
 use crate::stun::{Builder, ChannelRange, Class, Code, Message, Method, TransactionId};
 
 /// Client ports that are services which answer by themselves (echo, chargen, DNS), and 0: an
@@ -40,6 +40,10 @@ pub struct Config {
     pub discovery: Option<Discovery>,
     /// Which numbers channels may have.
     pub channels: ChannelRange,
+    /// Where new allocations are to be made instead; empty: here.
+    pub alternates: Vec<SocketAddr>,
+    /// Whether the driver can set the DF bit, as DONT-FRAGMENT asks.
+    pub dont_fragment: bool,
     /// Sent as SOFTWARE in authenticated and Binding responses where set.
     pub software: Option<String>,
     /// Whether there are relayed addresses that speak TCP with peers (RFC 6062).
@@ -63,6 +67,8 @@ pub(super) struct Settings {
     pub(super) limits: limits::Config,
     pub(super) discovery: Option<Discovery>,
     pub(super) channels: ChannelRange,
+    pub(super) alternates: Vec<SocketAddr>,
+    pub(super) dont_fragment: bool,
     software: Option<String>,
     pub(super) tcp_relay: bool,
 }
@@ -111,6 +117,8 @@ impl Server {
                 limits: config.limits,
                 discovery: config.discovery,
                 channels: config.channels,
+                alternates: config.alternates,
+                dont_fragment: config.dont_fragment,
                 software: config.software,
                 tcp_relay: config.tcp_relay,
             },
@@ -172,7 +180,7 @@ impl Server {
 
     /// Ends the allocation of a client whose connection has ended (RFC 8656 §2.1).
     pub fn client_gone(&mut self, client: FiveTuple, now: Now) {
-        if let Some(id) = self.allocations.id_of_client(&client) {
+        while let Some(id) = self.allocations.id_of_client(&client) {
             self.close(id, CloseReason::Disconnected, now);
         }
     }
@@ -223,10 +231,16 @@ impl Server {
         &self.stats
     }
 
-    /// Live allocations.
+    /// Live allocations; a dual one counts as two.
     #[must_use]
     pub fn allocations(&self) -> usize {
         self.allocations.len()
+    }
+
+    /// The other half of a dual allocation, where the client has both families.
+    #[must_use]
+    pub fn other_family(&self, id: AllocationId) -> Option<AllocationId> {
+        self.allocations.sibling(id)
     }
 
     /// The allocation with this relayed address, for data that need not leave the process.
@@ -335,7 +349,7 @@ impl Server {
     ) -> Result<Verdict, Reject> {
         // The timer may be late, and what has expired must not be refreshed.
         self.handle_timeout(request.now);
-        check_attributes(&request.message)?;
+        self.check_attributes(&request.message)?;
         match method {
             RequestMethod::Allocate => match self.allocate(request)? {
                 Outcome::Pending(pending) => return Ok(Verdict::Bind(pending)),
@@ -434,6 +448,7 @@ impl Server {
             .put(&ErrorCode { number: code.number(), reason: "" });
         let builder = match reject {
             Reject::UnknownAttributes(types) => builder.unknown_attributes(types),
+            Reject::Elsewhere(server) => builder.put(&AlternateServer(*server)),
             _ if matches!(code, Code::Unauthenticated | Code::StaleNonce) => {
                 self.authenticator.challenge(builder, &answer.from, answer.now)
             }

@@ -54,8 +54,10 @@ pub(crate) mod attr {
     pub(crate) const RESPONSE_PORT: u16 = 0x0027;
     pub(crate) const CONNECTION_ID: u16 = 0x002A;
     pub(crate) const AAF: u16 = 0x8000;
+    pub(crate) const ADDRESS_ERROR_CODE: u16 = 0x8001;
     pub(crate) const PAS: u16 = 0x8002;
     pub(crate) const SOFTWARE: u16 = 0x8022;
+    pub(crate) const ALTERNATE_SERVER: u16 = 0x8023;
     pub(crate) const FINGERPRINT: u16 = 0x8028;
     pub(crate) const ICE_CONTROLLED: u16 = 0x8029;
     pub(crate) const RESPONSE_ORIGIN: u16 = 0x802B;
@@ -279,6 +281,12 @@ impl Parsed {
 
     pub(crate) fn address(&self, kind: u16) -> SocketAddr {
         unmasked(self.get(kind).expect("the attribute is there"), self.id)
+    }
+
+    /// Every address under this type.
+    pub(crate) fn addresses(&self, kind: u16) -> Vec<SocketAddr> {
+        let found = self.attributes.iter().filter(|&&(other, ..)| other == kind);
+        found.map(|(_, value, _)| unmasked(value, self.id)).collect()
     }
 
     pub(crate) fn lifetime(&self) -> u32 {

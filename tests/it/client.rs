@@ -90,7 +90,10 @@ impl Message {
     }
 
     fn address(&self, kind: u16) -> Option<SocketAddr> {
-        let value = self.get(kind)?;
+        Some(self.unmask(self.get(kind)?))
+    }
+
+    fn unmask(&self, value: &[u8]) -> SocketAddr {
         let mask = [&COOKIE[..], &self.id].concat();
         let port = u16::from_be_bytes([value[2] ^ mask[0], value[3] ^ mask[1]]);
         let ip: Vec<u8> = value[4..].iter().zip(&mask).map(|(byte, mask)| byte ^ mask).collect();
@@ -99,7 +102,7 @@ impl Message {
             2 => <[u8; 16]>::try_from(ip).unwrap().into(),
             family => panic!("family {family}"),
         };
-        Some(SocketAddr::new(ip, port))
+        SocketAddr::new(ip, port)
     }
 
     /// 200 for a success, else the error code.
@@ -120,6 +123,12 @@ impl Message {
 
     pub(crate) fn relayed(&self) -> SocketAddr {
         self.address(XOR_RELAYED_ADDRESS).expect("XOR-RELAYED-ADDRESS")
+    }
+
+    /// Each XOR-RELAYED-ADDRESS.
+    pub(crate) fn all_relayed(&self) -> Vec<SocketAddr> {
+        let own = self.attributes.iter().filter(|(kind, _)| *kind == XOR_RELAYED_ADDRESS);
+        own.map(|(_, at)| self.unmask(&self.bytes[at.clone()])).collect()
     }
 
     /// XOR-PEER-ADDRESS.

@@ -82,6 +82,19 @@ fn uclient_relays_over_ipv6() {
     }
 }
 
+/// -X: IPv4, said explicitly. Not -Z, dual allocation: Debian's uclient asks for it under an
+/// attribute number, 0x8032, that RFC 8656 §18 does not have.
+#[test]
+fn uclient_asks_for_ipv4() {
+    let server = Server::start(&Settings::default());
+    let port = server.turn.port().to_string();
+    let options =
+        ["-X", "-u", "alice", "-w", "wonderland", "-s", "-y", "-c", "-n", "50", "-m", "4"];
+    let options = [&options[..], &["-p", &port, "127.0.0.1"]].concat();
+    let Some(ended) = turnutils("uclient", &options) else { return };
+    assert_no_loss(&ended, 200);
+}
+
 #[test]
 fn stunclient_learns_its_address() {
     let server = Server::start(&Settings::default());
@@ -137,6 +150,41 @@ fn stunclient_learns_the_other_address() {
     process.stdout().wait_for(&format!("Response origin: : 127.0.0.1:{port}"), 1);
     process.stdout().wait_for("Other addr: : 127.0.0.2:", 1);
     process.stdout().wait_for("UDP reflexive addr: 127.0.0.1:", 1);
+}
+
+/// By default it wants two ports for each client, one for RTP and the next one for RTCP.
+#[test]
+fn uclient_has_pairs_of_ports() {
+    let server = Server::start(&Settings::default());
+    let port = server.turn.port().to_string();
+    for transport in [&[][..], &["-t"]] {
+        let options = ["-u", "alice", "-w", "wonderland", "-s", "-y", "-n", "50", "-m", "4"];
+        let options = [transport, &options, &["-p", &port, "127.0.0.1"]].concat();
+        let Some(ended) = turnutils("uclient", &options) else { return };
+        assert_no_loss(&ended, 200);
+    }
+    let log = server.stop();
+    let opened = log.iter().filter(|line| line.contains("allocation opened"));
+    let mut ports: Vec<SocketAddr> =
+        opened.map(|line| crate::server::field(line, "relayed").parse().unwrap()).collect();
+    ports.sort();
+    let pairs = ports
+        .windows(2)
+        .filter(|pair| pair[0].port().is_multiple_of(2) && pair[0].port() + 1 == pair[1].port());
+    assert!(pairs.count() >= 4, "{ports:?}");
+}
+
+/// -g: DONT-FRAGMENT.
+#[test]
+fn uclient_forbids_fragments() {
+    let server = Server::start(&Settings::default());
+    let port = server.turn.port().to_string();
+    for transport in [&[][..], &["-t"]] {
+        let options = ["-g", "-u", "alice", "-w", "wonderland", "-s", "-y", "-c", "-n", "50"];
+        let options = [transport, &options, &["-m", "4", "-p", &port, "127.0.0.1"]].concat();
+        let Some(ended) = turnutils("uclient", &options) else { return };
+        assert_no_loss(&ended, 200);
+    }
 }
 
 #[test]

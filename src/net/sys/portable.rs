@@ -15,6 +15,9 @@ use super::outgoing::{Outgoing, Segment};
 use super::{InterfaceAddress, Options, error};
 use crate::turn::stats::DropReason;
 
+/// std has no way to set the DF bit.
+pub const SETS_DONT_FRAGMENT: bool = false;
+
 /// Nothing to keep for receiving.
 #[derive(Debug)]
 pub(super) struct ReceiveHeaders;

@@ -114,6 +114,8 @@ impl Work {
         };
         let allocated = Allocated {
             relayed: RelayedAddress(leg.address),
+            also: None,
+            reservation: None,
             meter: leg.quota.meter(),
             tally: Some(Arc::clone(&leg.tally) as Arc<dyn Tally>),
         };

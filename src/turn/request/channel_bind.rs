@@ -17,11 +17,15 @@ impl Server {
         let number = self.config.channels.number(number.number())?;
         let XorPeerAddress(peer) = request.message.read()?.ok_or(Code::BadRequest)?;
         let now = request.now.instant;
-        let allocation = self.allocations.get_mut(id).ok_or(Code::AllocationMismatch)?;
-        allocation.check_channel(number, peer, now).map_err(|_| Code::BadRequest)?;
-        if AddressFamily::of(peer.ip()) != allocation.family() {
-            return Err(Reject::Code(Code::PeerAddressFamilyMismatch));
+        // The numbers are the client's, and so those of both halves of a dual allocation.
+        for half in self.allocations.halves(id).filter_map(|half| self.allocations.get(half)) {
+            half.check_channel(number, peer, now).map_err(|_| Code::BadRequest)?;
         }
+        let id = self
+            .allocations
+            .of_family(id, AddressFamily::of(peer.ip()))
+            .ok_or(Code::PeerAddressFamilyMismatch)?;
+        let allocation = self.allocations.get_mut(id).ok_or(Code::AllocationMismatch)?;
         let peer = self.policy.admit(peer, Port::Exact)?;
         let limits = &self.config.limits;
         // Room for both before either is there: a request that is refused changes nothing.

@@ -10,6 +10,8 @@ mod create_permission;
 mod refresh;
 mod send;
 
+use std::net::SocketAddr;
+
 use super::Now;
 use super::allocation::{AllocationId, FiveTuple, PeerTransport};
 use super::auth::{Denial, User};
@@ -37,6 +39,8 @@ pub(super) enum Reject {
     Denied(Denial),
     /// For a reason that a code says all about.
     Code(Code),
+    /// 300, with the server to ask instead.
+    Elsewhere(SocketAddr),
     /// 420, with the types in question.
     UnknownAttributes(Vec<AttributeType>),
 }
@@ -46,6 +50,7 @@ impl Reject {
         match self {
             Self::Denied(denial) => denial.code(),
             Self::Code(code) => *code,
+            Self::Elsewhere(_) => Code::TryAlternate,
             Self::UnknownAttributes(_) => Code::UnknownAttribute,
         }
     }
@@ -70,11 +75,6 @@ impl From<Code> for Reject {
 }
 
 /// RFC 8489 §6.3.1: a comprehension-required attribute that is not understood ends the request.
-pub(super) fn check_attributes(message: &Message<'_>) -> Result<(), Reject> {
-    refuse_unknown(message, |kind| is_understood(kind) || is_for_tcp(kind, message))
-}
-
-/// The same where it is `understood` that tells.
 fn refuse_unknown(
     message: &Message<'_>,
     understood: impl Fn(AttributeType) -> bool,
@@ -94,9 +94,8 @@ fn is_for_tcp(kind: AttributeType, message: &Message<'_>) -> bool {
 }
 
 /// Understood, if only enough to know that it may be ignored where it is not expected
-/// (RFC 8489 §6.3). DONT-FRAGMENT is absent: RFC 8656 §7.2 (4) wants a server that cannot set the
-/// DF bit to treat it as unknown.
-pub(super) fn is_understood(kind: AttributeType) -> bool {
+/// (RFC 8489 §6.3).
+fn is_understood(kind: AttributeType) -> bool {
     !kind.is_comprehension_required()
         || matches!(
             kind,
@@ -125,6 +124,17 @@ pub(super) fn is_understood(kind: AttributeType) -> bool {
 }
 
 impl Server {
+    /// Whether an attribute is understood here. A server that cannot set the DF bit does not know
+    /// DONT-FRAGMENT (RFC 8656 §7.2 (4), §11.2).
+    pub(super) fn understands(&self, kind: AttributeType) -> bool {
+        is_understood(kind) || kind == AttributeType::DONT_FRAGMENT && self.config.dont_fragment
+    }
+
+    /// RFC 8489 §6.3.1, for everything but Binding.
+    pub(super) fn check_attributes(&self, message: &Message<'_>) -> Result<(), Reject> {
+        refuse_unknown(message, |kind| self.understands(kind) || is_for_tcp(kind, message))
+    }
+
     /// The allocation a request is about, if it is the asker's own (RFC 8656 §5).
     fn allocation_of(&self, request: &Request<'_>) -> Result<AllocationId, Reject> {
         let id = self.allocations.id_of_client(&request.from).ok_or(Code::AllocationMismatch)?;
