@@ -3,7 +3,9 @@
 mod check;
 mod credentials;
 mod holder;
+mod nat;
 mod serve;
+mod terminal;
 
 use std::fmt::{self, Display};
 use std::io::{self, Write};
@@ -27,6 +29,7 @@ Examples:
   hairpin check --config hairpin.toml      what would a server with this file do?
   hairpin serve --config hairpin.toml      run it
   hairpin credentials --user alice --host turn.example.org  for an hour, as iceServers JSON
+  hairpin nat --server stun.example.org    which kind of NAT is this machine behind?
 
 Without --config: ./config.toml, then /etc/hairpin/config.toml, then the defaults.";
 
@@ -35,6 +38,7 @@ enum Command {
     Serve(serve::Serve),
     Check(check::Check),
     Credentials(credentials::Credentials),
+    Nat(nat::Nat),
 }
 
 impl Cli {
@@ -47,6 +51,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(out),
             Command::Check(check) => check.run(out),
             Command::Credentials(credentials) => credentials.run(out),
+            Command::Nat(nat) => nat.run(out),
         }
     }
 }

@@ -272,6 +272,23 @@ impl Kind {
         }
     }
 
+    /// The same for programs.
+    #[must_use]
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Open => "open",
+            Self::Firewall => "firewall",
+            Self::NotTranslated => "not-translated",
+            Self::FullCone => "full-cone",
+            Self::RestrictedCone => "restricted-cone",
+            Self::PortRestrictedCone => "port-restricted-cone",
+            Self::Cone => "cone",
+            Self::Symmetric => "symmetric",
+            Self::SomeNat => "unknown",
+        }
+    }
+
     /// What follows for WebRTC, in a sentence.
     #[must_use]
     pub fn meaning(self) -> &'static str {
