@@ -2,6 +2,7 @@
 
 mod check;
 mod credentials;
+mod doctor;
 mod holder;
 mod nat;
 mod serve;
@@ -29,6 +30,7 @@ Examples:
   hairpin check --config hairpin.toml      what would a server with this file do?
   hairpin serve --config hairpin.toml      run it
   hairpin credentials --user alice --host turn.example.org  for an hour, as iceServers JSON
+  hairpin doctor turn:turn.example.org --user alice --pass secret  why does it not work?
   hairpin nat --server stun.example.org    which kind of NAT is this machine behind?
 
 Without --config: ./config.toml, then /etc/hairpin/config.toml, then the defaults.";
@@ -38,6 +40,7 @@ enum Command {
     Serve(serve::Serve),
     Check(check::Check),
     Credentials(credentials::Credentials),
+    Doctor(doctor::Doctor),
     Nat(nat::Nat),
 }
 
@@ -51,6 +54,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(out),
             Command::Check(check) => check.run(out),
             Command::Credentials(credentials) => credentials.run(out),
+            Command::Doctor(doctor) => doctor.run(out),
             Command::Nat(nat) => nat.run(out),
         }
     }

@@ -4,6 +4,7 @@
 //! its verdict is never the server agreeing with itself. Transactions are its own: `turn::client`
 //! hides codes, ends at the first packet it did not expect, and knows UDP alone.
 
+pub mod doctor;
 pub mod message;
 pub mod nat;
 pub mod resolve;
