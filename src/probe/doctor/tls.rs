@@ -224,9 +224,10 @@ fn explained(error: &io::Error, shown: &Shown, host: &str, trust: &Trust, unix_s
         ),
         Some(_) | None => Fault::new(
             error.to_string(),
-            "the server, or something in front of it, ended the handshake",
-            "see that this is the TLS port, that the server has a certificate, and that no proxy in \
-             front of it expects something else",
+            "the server, or something in front of it, ended the handshake: this port does not speak \
+             TLS, or the server has no certificate",
+            "use the server's TLS port, or turn: without the s; in hairpin, TLS needs [tls] cert \
+             and key",
         ),
     }
 }

@@ -103,12 +103,7 @@ impl Facts {
     /// another one now and then, and would make every NAT look open.
     #[must_use]
     pub fn other(&self) -> Option<SocketAddr> {
-        self.claimed_other().filter(|other| {
-            other.is_ipv4() == self.server.is_ipv4()
-                && other.ip() != self.server.ip()
-                && other.port() != self.server.port()
-                && Scope::of(other.ip()) >= Scope::of(self.server.ip())
-        })
+        self.claimed_other().filter(|other| can_be_other(*other, self.server))
     }
 
     /// Whether an address of ours is another one to the server.
@@ -187,6 +182,14 @@ impl Facts {
         };
         made.into_iter().flatten().collect()
     }
+}
+
+/// Whether a server's OTHER-ADDRESS is another address and port that clients of it can reach.
+pub(super) fn can_be_other(other: SocketAddr, server: SocketAddr) -> bool {
+    other.is_ipv4() == server.is_ipv4()
+        && other.ip() != server.ip()
+        && other.port() != server.port()
+        && Scope::of(other.ip()) >= Scope::of(server.ip())
 }
 
 /// The machine. Time is counted from whenever the driver likes.

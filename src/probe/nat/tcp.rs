@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::discovery::Facts;
+use super::discovery::{Facts, can_be_other};
 use super::verdict::{Mapping, Unknown};
 use crate::probe::message::{Answer, Request};
 use crate::probe::stream::Framed;
@@ -31,18 +31,19 @@ pub(super) async fn examine(facts: &Facts, limit: Duration) -> Result<Tcp, Strin
     let server = facts.server;
     let start = SocketAddr::new(facts.locals[0].ip(), 0);
     // Held open: a NAT forgets the mapping of a connection that has ended.
-    let (_first, local, mapped) = ask(start, server, limit).await?;
-    let translated = mapped != local;
-    let mapping = match facts.other() {
-        _ if !translated => Ok(Mapping::EndpointIndependent),
+    let first = ask(start, server, limit).await?;
+    let (local, mapped) = (first.local, first.mapped);
+    let is_other = |other: &SocketAddr| can_be_other(*other, server);
+    let mapping = match facts.other().or_else(|| first.other.filter(is_other)) {
+        _ if mapped == local => Ok(Mapping::EndpointIndependent),
         None => Err(Unknown::NoSecondAddress),
         Some(other) => {
             let other_address = SocketAddr::new(other.ip(), server.port());
             match ask(local, other_address, limit).await {
                 Err(_) => Err(Unknown::SilentSecondAddress(other)),
-                Ok((_second, _, second)) => {
-                    let third = ask(local, other, limit).await.ok().map(|(_, _, third)| third);
-                    Ok(Mapping::of(mapped, second, third))
+                Ok(second) => {
+                    let third = ask(local, other, limit).await.ok().map(|third| third.mapped);
+                    Ok(Mapping::of(mapped, second.mapped, third))
                 }
             }
         }
@@ -50,7 +51,13 @@ pub(super) async fn examine(facts: &Facts, limit: Duration) -> Result<Tcp, Strin
     Ok(Tcp { local, mapped, mapping })
 }
 
-type Asked = (Framed<TcpStream>, SocketAddr, SocketAddr);
+/// An answer, and the connection it came by.
+struct Asked {
+    _open: Framed<TcpStream>,
+    local: SocketAddr,
+    mapped: SocketAddr,
+    other: Option<SocketAddr>,
+}
 
 async fn ask(local: SocketAddr, server: SocketAddr, limit: Duration) -> Result<Asked, String> {
     let asked = timeout(limit, exchange(local, server)).await;
@@ -77,6 +84,6 @@ async fn exchange(local: SocketAddr, server: SocketAddr) -> io::Result<Asked> {
         let Some(mapped) = answer.mapped() else {
             return Err(io::Error::other("an answer without a mapped address"));
         };
-        return Ok((framed, local, mapped));
+        return Ok(Asked { _open: framed, local, mapped, other: answer.other() });
     }
 }
