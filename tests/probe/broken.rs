@@ -318,8 +318,8 @@ impl World {
         let listen = &format!("[\"{listen}\"]");
         let relay_ports = "49152-65535";
         let settings = Settings { listen, relay_ports, ..Settings::default() };
-        // Networks for examples, which the server takes for what they are.
-        let examples = r#"allow = ["203.0.113.0/24", "198.51.100.0/24", "#;
+        // Addresses for examples, which the server takes for what they are.
+        let examples = r#"allow = ["203.0.113.1/32", "198.51.100.0/24", "#;
         ConfigFile::new(&settings.toml().replace("allow = [", examples))
     }
 
