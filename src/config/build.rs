@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Config;
+use super::discovery;
 use super::error::{Fault, Key};
 use super::file::{Auth, File, Limits, Relay};
 use super::secrets::{self, Reader};
@@ -28,7 +29,9 @@ pub(super) fn config(
     check_realm(&file.realm)?;
     check_listen(&file.listen, &Key::new("listen"))?;
     check_listen(&file.http.listen, &Key::new("http.listen"))?;
-    check_relay(&file.relay, &file.listen)?;
+    let discovery = discovery::config(&file.stun, &file.listen)?;
+    let listen = discovery::listeners(addresses(&file.listen), discovery.as_ref());
+    check_relay(&file.relay, &listen)?;
     check_limits(&file.limits)?;
     if file.listen.is_empty() {
         return Err(Fault::new([Key::new("listen")], "needs at least one address"));
@@ -37,16 +40,24 @@ pub(super) fn config(
         let message = format!("more than {MAX_THREADS}; 0 means one per core");
         return Err(Fault::new([Key::new("threads")], message));
     }
+    if file.http.shared_admin && !file.http.shared {
+        let message = "does nothing unless http.shared is true".to_owned();
+        return Err(Fault::new([Key::new("http.shared_admin")], message));
+    }
     let tls = tls::config(&file, reader)?;
     let policy = turn::policy::Config {
         allow: file.peers.allow.iter().map(|network| network.0).collect(),
         deny: file.peers.deny.iter().map(|network| network.0).collect(),
         only_allowed: file.peers.only_allowed,
     };
+    let channels = match file.stun.rfc5766_channels {
+        true => turn::ChannelRange::Rfc5766,
+        false => turn::ChannelRange::Rfc8656,
+    };
     let software =
         file.stun.software.then(|| concat!("hairpin ", env!("CARGO_PKG_VERSION")).to_owned());
     let net = net::Config {
-        listen: addresses(&file.listen),
+        listen,
         threads: file.threads.0 as usize,
         relay_ports: file.relay.ports.0,
         relay_addresses: file.relay.addresses.iter().map(|host| host.0).collect(),
@@ -55,6 +66,7 @@ pub(super) fn config(
         user_bandwidth: file.limits.user_bandwidth.0,
         unauthenticated_idle: file.limits.unauthenticated_idle.0,
         tls,
+        proxies: file.proxy.sources.iter().map(|network| network.0).collect(),
     };
     let limits = turn::limits::Config {
         permissions_per_allocation: file.limits.permissions_per_allocation.0 as usize,
@@ -67,9 +79,13 @@ pub(super) fn config(
     };
     let auth = auth(file.realm, file.auth, reader, environment_secret)?;
     Ok(Config {
-        turn: turn::server::Config { auth, policy, limits, software },
+        turn: turn::server::Config { auth, policy, limits, discovery, channels, software },
         net,
-        http: http::Config { listen: addresses(&file.http.listen) },
+        http: http::Config {
+            listen: addresses(&file.http.listen),
+            shared: file.http.shared,
+            shared_admin: file.http.shared_admin,
+        },
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
 }
@@ -104,7 +120,7 @@ fn check_listen(listen: &[Listen], key: &Key) -> Result<(), Fault> {
     Ok(())
 }
 
-fn check_relay(relay: &Relay, listen: &[Listen]) -> Result<(), Fault> {
+fn check_relay(relay: &Relay, listen: &[SocketAddr]) -> Result<(), Fault> {
     let key = Key::new("relay.addresses");
     for (at, Host(host)) in relay.addresses.iter().enumerate() {
         let same_family = |other: &Host| other.0.is_ipv4() == host.is_ipv4();
@@ -115,7 +131,7 @@ fn check_relay(relay: &Relay, listen: &[Listen]) -> Result<(), Fault> {
         }
     }
     let Ports(ports) = &relay.ports;
-    for (at, Listen(address)) in listen.iter().enumerate() {
+    for (at, address) in listen.iter().enumerate() {
         if !ports.contains(&address.port()) || !relays_on(relay, address.ip(), listen) {
             continue;
         }
@@ -124,20 +140,22 @@ fn check_relay(relay: &Relay, listen: &[Listen]) -> Result<(), Fault> {
             ports.start(),
             ports.end()
         );
-        let keys = [Key::new("listen").index(at), Key::new("relay.ports")];
+        // Behind those of `listen` stand those of NAT discovery.
+        let own = Key::new("listen").index(at);
+        let keys = [own, Key::new("stun.alternate"), Key::new("relay.ports")];
         return Err(Fault::new(keys, message));
     }
     Ok(())
 }
 
 /// Whether relay sockets are bound where `host` listens.
-fn relays_on(relay: &Relay, host: IpAddr, listen: &[Listen]) -> bool {
+fn relays_on(relay: &Relay, host: IpAddr, listen: &[SocketAddr]) -> bool {
     let overlaps = |other: IpAddr| {
         let any = host.is_unspecified() || other.is_unspecified();
         other == host || (any && other.is_ipv4() == host.is_ipv4())
     };
     match relay.addresses.is_empty() {
-        true => listen.iter().any(|listen| overlaps(listen.0.ip())),
+        true => listen.iter().any(|listen| overlaps(listen.ip())),
         false => relay.addresses.iter().any(|relay| overlaps(relay.0)),
     }
 }

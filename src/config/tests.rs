@@ -15,6 +15,23 @@ fn the_commented_file_shows_the_defaults() {
 }
 
 #[test]
+fn metrics_on_shared_ports_need_shared_ports() {
+    let shared = accepted("[http]\nshared = true\nshared_admin = true").http;
+    assert!(shared.shared && shared.shared_admin);
+    let error = parse(Path::new("c.toml"), "[http]\nshared_admin = true", None).unwrap_err();
+    let expected = "c.toml:2: http.shared_admin: does nothing unless http.shared is true";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn load_balancers_are_networks() {
+    let config = accepted("[proxy]\nsources = [\"10.1.0.0/16\", \"fd00::7/128\"]");
+    assert_eq!(config.net.proxies.len(), 2);
+    assert!(accepted("").net.proxies.is_empty());
+    assert!(parse(Path::new("c.toml"), "[proxy]\nsources = [\"10.1.0.1/16\"]", None).is_err());
+}
+
+#[test]
 fn the_commented_file_shows_every_key() {
     let shown: toml::Table = COMMENTED.parse().unwrap();
     assert_eq!(names(&shown), known_keys(""));
@@ -34,6 +51,45 @@ fn an_empty_file_means_the_defaults() {
     assert_eq!(config.http.listen, ["127.0.0.1:8080".parse().unwrap()]);
     assert!(config.turn.auth.sha256);
     assert_eq!(config.turn.software, None);
+}
+
+#[test]
+fn nat_discovery_listens_on_both_ports_of_both_addresses() {
+    let text = "listen = [\"[::]:3478\", \"192.0.2.1:3478\", \"192.0.2.2:3478\"]\n[stun]\n\
+                alternate = \"192.0.2.2:3479\"\n";
+    assert_eq!(accepted(text).turn.discovery, None, "an address alone switches nothing on");
+    let config = accepted(&format!("{text}nat_discovery = true"));
+    let discovery = config.turn.discovery.unwrap();
+    assert_eq!(discovery.addresses()[0], "192.0.2.1:3478".parse().unwrap());
+    let listen: Vec<_> = config.net.listen.iter().map(ToString::to_string).collect();
+    let four = ["192.0.2.1:3478", "192.0.2.2:3478", "192.0.2.1:3479", "192.0.2.2:3479"];
+    assert_eq!(listen[0], "[::]:3478");
+    assert_eq!(listen[1..], four);
+}
+
+#[test]
+fn nat_discovery_that_cannot_work_is_refused() {
+    let of = |listen: &str, stun: &str| refused(&format!("listen = [{listen}]\n[stun]\n{stun}"));
+    let with = |alternate: &str| format!("alternate = \"{alternate}\"\nnat_discovery = true");
+    let one = "\"192.0.2.1:3478\"";
+    assert_eq!(
+        of(one, "nat_discovery = true"),
+        "c.toml:3: stun.nat_discovery: needs `alternate`, a second address and port"
+    );
+    for (listen, alternate, expected) in [
+        (one, "192.0.2.2", "is not an address with a port"),
+        (one, "0.0.0.0:3479", "is not one address with one port"),
+        (one, "192.0.2.2:0", "is not one address with one port"),
+        (one, "192.0.2.1:3479", "needs another address of its family"),
+        (one, "[2001:db8::2]:3479", "needs another address of its family"),
+        ("\"0.0.0.0:3478\"", "192.0.2.2:3479", "needs another address of its family"),
+        (one, "192.0.2.2:3478", "must differ from \"192.0.2.1:3478\" in its port too"),
+        (one, "192.0.2.2:50000", "lies within relay.ports"),
+    ] {
+        let problem = of(listen, &with(alternate));
+        assert!(problem.starts_with("c.toml:3: stun.alternate: "), "{problem}");
+        assert!(problem.contains(expected), "{problem}");
+    }
 }
 
 #[test]
@@ -116,11 +172,11 @@ fn unknown_keys_and_bad_syntax_are_refused_with_file_and_line() {
     for (text, expected) in [
         (
             "\nrelm = \"x\"",
-            "c.toml:2: relm: unknown key; known here: realm, listen, threads, tls, relay, auth, peers, limits, stun, http, log",
+            "c.toml:2: relm: unknown key; known here: realm, listen, threads, tls, proxy, relay, auth, peers, limits, stun, http, log",
         ),
         (
             "[http]\nlisten = []\npages = true",
-            "c.toml:3: http.pages: unknown key; known here: listen",
+            "c.toml:3: http.pages: unknown key; known here: listen, shared, shared_admin",
         ),
         (
             "[dtls]\ncert = \"x\"",

@@ -110,7 +110,10 @@ impl Work {
     /// Forgets what was to be sent.
     pub(super) fn abandon(&mut self) {
         self.egress = Egress::new();
-        self.pushed.clear();
+        for id in self.pushed.drain(..) {
+            // What it is owed goes out now, or at its own next turn.
+            let _ = self.connections.get(id).map(|connection| connection.flush());
+        }
     }
 
     pub(super) fn socket(&self, key: SocketKey) -> Option<&Socket> {
@@ -156,6 +159,7 @@ impl Work {
                 self.handle_events(bytes);
                 self.reply_to(path);
             }
+            Verdict::ReplyFrom(origin) => self.reply_from(origin, path),
             Verdict::ToPeer { from, peer, payload } => {
                 let payload = place.start + payload.start..place.start + payload.end;
                 self.relay_to_peer(from, peer, payload, bytes, now);
@@ -182,9 +186,21 @@ impl Work {
                     // It does not even read responses; its next turn finds it closed.
                     connection.give_up();
                 }
-                self.pushed.push(id);
+                if connection.becomes_due() {
+                    self.pushed.push(id);
+                }
             }
         }
+    }
+
+    /// Out of the socket of this shard that listens there: a discovering client asks for it.
+    fn reply_from(&mut self, origin: SocketAddr, path: ClientPath) {
+        let index = self.listeners.iter().position(|own| own.address == origin);
+        let (Some(index), ClientPath::Datagram(route)) = (index, path) else {
+            return drop(self.server.drop(DropReason::SendFailed));
+        };
+        let route = Route { socket: SocketKey::Listener(index), from: None, ..route };
+        self.egress.push_owned(route, &self.reply);
     }
 
     /// A datagram at a relayed address.
@@ -249,10 +265,13 @@ impl Work {
                 self.egress.push(route, header.as_bytes(), data, padding);
             }
             ClientPath::Stream(id) => {
-                let Some(connection) = self.connections.get(id) else { return };
+                let Some(connection) = self.connections.get(id) else {
+                    return drop(self.server.drop(DropReason::NoAllocation));
+                };
                 let header = header.as_bytes();
                 match connection.push(header, &bytes[data], padding, Importance::Data) {
-                    Ok(()) => self.pushed.push(id),
+                    Ok(()) if connection.becomes_due() => self.pushed.push(id),
+                    Ok(()) => {}
                     Err(_) => drop(self.server.drop(DropReason::StreamFull)),
                 }
             }

@@ -3,10 +3,14 @@
 //! A type says how its value is laid out; [`Message::read`](super::Message::read) finds it in a
 //! message, [`Builder::put`](super::Builder::put) writes it. Lengths are in bytes without padding.
 
+mod discovery;
+
 use std::net::SocketAddr;
 
+pub use discovery::{ChangeRequest, OtherAddress, Padding, ResponseOrigin};
+
 use super::address::{self, AddressFamily};
-use super::channel::ChannelNumber;
+use super::channel::{ChannelNumber, ChannelRange};
 use super::error::Malformed;
 use super::message::TransactionId;
 
@@ -14,9 +18,10 @@ use super::message::TransactionId;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AttributeType(pub u16);
 
-/// In the order of their numbers (RFC 8489 §18.3, RFC 8656 §18).
+/// In the order of their numbers (RFC 8489 §18.3, RFC 8656 §18, RFC 5780 §7).
 impl AttributeType {
     pub const MAPPED_ADDRESS: Self = Self(0x0001);
+    pub const CHANGE_REQUEST: Self = Self(0x0003);
     pub const USERNAME: Self = Self(0x0006);
     pub const MESSAGE_INTEGRITY: Self = Self(0x0008);
     pub const ERROR_CODE: Self = Self(0x0009);
@@ -39,6 +44,7 @@ impl AttributeType {
     pub const RESERVATION_TOKEN: Self = Self(0x0022);
     pub const PRIORITY: Self = Self(0x0024);
     pub const USE_CANDIDATE: Self = Self(0x0025);
+    pub const PADDING: Self = Self(0x0026);
     pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
     pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);
     pub const PASSWORD_ALGORITHMS: Self = Self(0x8002);
@@ -47,6 +53,8 @@ impl AttributeType {
     pub const SOFTWARE: Self = Self(0x8022);
     pub const ALTERNATE_SERVER: Self = Self(0x8023);
     pub const FINGERPRINT: Self = Self(0x8028);
+    pub const RESPONSE_ORIGIN: Self = Self(0x802B);
+    pub const OTHER_ADDRESS: Self = Self(0x802C);
 
     /// Whether a receiver that does not know this type must refuse the message (RFC 8489 §14).
     #[must_use]
@@ -127,6 +135,7 @@ macro_rules! address_attribute {
         }
     };
 }
+use address_attribute;
 
 address_attribute!(
     /// The reflexive address in plain, for RFC 3489-minded clients (RFC 8489 §14.1).
@@ -201,7 +210,8 @@ impl UnknownAttributes<'_> {
     }
 }
 
-/// The channel a request is about (RFC 8656 §18.1): two bytes and two reserved ones.
+/// The channel a request is about (RFC 8656 §18.1): two bytes and two reserved ones. May be one
+/// that only RFC 5766 had.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChannelNumberAttribute(pub ChannelNumber);
 
@@ -209,7 +219,7 @@ impl Attribute<'_> for ChannelNumberAttribute {
     const TYPE: AttributeType = AttributeType::CHANNEL_NUMBER;
     fn decode(value: &[u8], _: TransactionId) -> Result<Self, Malformed> {
         let &[n0, n1, _, _] = exactly(value)?;
-        ChannelNumber::new(u16::from_be_bytes([n0, n1])).map(Self)
+        ChannelRange::Rfc5766.number(u16::from_be_bytes([n0, n1])).map(Self)
     }
     fn encode(&self, _: TransactionId, out: &mut Vec<u8>) {
         out.extend(self.0.number().to_be_bytes());

@@ -5,20 +5,53 @@ use super::error::{Malformed, ParseError};
 /// Bytes in front of the application data.
 pub const HEADER_LEN: usize = 4;
 
-/// A channel number that RFC 8656 §12 allows: 0x4000 to 0x4FFF.
+/// Which channel numbers there are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ChannelRange {
+    /// 0x4000 to 0x4FFF (RFC 8656 §12).
+    #[default]
+    Rfc8656,
+    /// 0x4000 to 0x7FFF, as clients from before RFC 8656 have them (RFC 5766 §11).
+    Rfc5766,
+}
+
+impl ChannelRange {
+    /// The highest number.
+    fn last(self) -> u16 {
+        match self {
+            Self::Rfc8656 => ChannelNumber::MAX.0,
+            Self::Rfc5766 => 0x7FFF,
+        }
+    }
+
+    /// A number of this range.
+    pub fn number(self, number: u16) -> Result<ChannelNumber, Malformed> {
+        let range = ChannelNumber::MIN.0..=self.last();
+        range.contains(&number).then_some(ChannelNumber(number)).ok_or(Malformed)
+    }
+
+    /// Whether a message that begins with this byte is ChannelData.
+    #[must_use]
+    pub fn begins_with(self, first: u8) -> bool {
+        let [low, _] = ChannelNumber::MIN.0.to_be_bytes();
+        let [high, _] = self.last().to_be_bytes();
+        (low..=high).contains(&first)
+    }
+}
+
+/// A channel number: of RFC 8656 §12, or of the wider range of RFC 5766 where that is accepted.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ChannelNumber(u16);
 
 impl ChannelNumber {
     /// The lowest number.
     pub const MIN: Self = Self(0x4000);
-    /// The highest number.
+    /// The highest number of RFC 8656.
     pub const MAX: Self = Self(0x4FFF);
 
     /// Accepts 0x4000 to 0x4FFF.
     pub fn new(number: u16) -> Result<Self, Malformed> {
-        let number = Self(number);
-        (Self::MIN..=Self::MAX).contains(&number).then_some(number).ok_or(Malformed)
+        ChannelRange::Rfc8656.number(number)
     }
 
     /// The number on the wire.
@@ -68,6 +101,23 @@ mod tests {
         }
         assert_eq!(ChannelNumber::new(0x4000), Ok(ChannelNumber::MIN));
         assert_eq!(ChannelNumber::new(0x4FFF), Ok(ChannelNumber::MAX));
+    }
+
+    #[test]
+    fn numbers_of_rfc5766_go_up_to_7fff() {
+        for number in [0x0000, 0x3FFF, 0x8000, 0xFFFF] {
+            assert_eq!(ChannelRange::Rfc5766.number(number), Err(Malformed), "{number:#06x}");
+        }
+        for number in [0x4000, 0x4FFF, 0x5000, 0x7FFF] {
+            assert_eq!(ChannelRange::Rfc5766.number(number).unwrap().number(), number);
+        }
+        let begins =
+            |range: ChannelRange| (0..=255).filter(|&byte| range.begins_with(byte)).count();
+        assert_eq!(begins(ChannelRange::Rfc8656), 16);
+        assert_eq!(begins(ChannelRange::Rfc5766), 64);
+        assert!(
+            !ChannelRange::Rfc5766.begins_with(0x80) && !ChannelRange::Rfc8656.begins_with(0x50)
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A datagram says how long it is; over TCP and TLS only the length fields do, so whatever is
 //! neither a STUN header nor ChannelData leaves no way to find the next message.
 
-use super::channel;
+use super::channel::{self, ChannelRange};
 use super::error::ParseError;
 use super::message::{self, MAGIC_COOKIE};
 
@@ -11,11 +11,11 @@ use super::message::{self, MAGIC_COOKIE};
 /// have arrived to tell.
 ///
 /// The length is at most 65,555 bytes. An error means that the stream cannot be read any further.
-pub fn frame_len(stream: &[u8]) -> Result<Option<usize>, ParseError> {
+pub fn frame_len(stream: &[u8], channels: ChannelRange) -> Result<Option<usize>, ParseError> {
     match stream.first() {
         None => Ok(None),
         Some(0x00..=0x03) => stun_len(stream),
-        Some(0x40..=0x4F) => Ok(channel_data_len(stream)),
+        Some(&first) if channels.begins_with(first) => Ok(channel_data_len(stream)),
         Some(_) => Err(ParseError::NotStun),
     }
 }
@@ -45,21 +45,22 @@ fn channel_data_len(stream: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
+    const RFC8656: ChannelRange = ChannelRange::Rfc8656;
     const BINDING: [u8; 20] = *b"\x00\x01\x00\x00\x21\x12\xa4\x42abcdefghijkl";
 
     #[test]
     fn a_stun_message_is_its_header_and_its_length() {
-        assert_eq!(frame_len(&BINDING), Ok(Some(20)));
+        assert_eq!(frame_len(&BINDING, RFC8656), Ok(Some(20)));
         let mut long = BINDING;
         long[2..4].copy_from_slice(&0xFFFC_u16.to_be_bytes());
-        assert_eq!(frame_len(&long), Ok(Some(65_552)));
+        assert_eq!(frame_len(&long, RFC8656), Ok(Some(65_552)));
     }
 
     #[test]
     fn channel_data_is_padded_to_four() {
         for (length, frame) in [(0, 4), (1, 8), (3, 8), (4, 8), (5, 12), (65_535, 65_540)] {
             let [l0, l1] = u16::to_be_bytes(length);
-            assert_eq!(frame_len(&[0x40, 0, l0, l1]), Ok(Some(frame)), "{length}");
+            assert_eq!(frame_len(&[0x40, 0, l0, l1], RFC8656), Ok(Some(frame)), "{length}");
         }
     }
 
@@ -67,20 +68,29 @@ mod tests {
     fn four_bytes_tell_and_fewer_do_not() {
         for stream in [&BINDING[..], b"\x4f\xff\x00\x00"] {
             for length in 0..4 {
-                assert_eq!(frame_len(&stream[..length]), Ok(None), "{length} bytes");
+                assert_eq!(frame_len(&stream[..length], RFC8656), Ok(None), "{length} bytes");
             }
-            assert!(frame_len(&stream[..4]).unwrap().is_some());
+            assert!(frame_len(&stream[..4], RFC8656).unwrap().is_some());
         }
     }
 
     #[test]
     fn what_is_no_message_ends_the_stream() {
         for first in (0x04..=0x3F).chain(0x50..=0xFF) {
-            assert_eq!(frame_len(&[first]), Err(ParseError::NotStun), "{first:#04x}");
+            assert_eq!(frame_len(&[first], RFC8656), Err(ParseError::NotStun), "{first:#04x}");
         }
         let mut odd = BINDING;
         odd[3] = 2;
-        assert_eq!(frame_len(&odd), Err(ParseError::Length));
+        assert_eq!(frame_len(&odd, RFC8656), Err(ParseError::Length));
+    }
+
+    #[test]
+    fn channels_of_rfc5766_end_the_stream_unless_they_are_accepted() {
+        for first in 0x50..=0x7F {
+            let stream = [first, 0, 0, 1];
+            assert_eq!(frame_len(&stream, ChannelRange::Rfc5766), Ok(Some(8)), "{first:#04x}");
+        }
+        assert_eq!(frame_len(&[0x80], ChannelRange::Rfc5766), Err(ParseError::NotStun));
     }
 
     #[test]
@@ -88,8 +98,8 @@ mod tests {
         for at in 4..8 {
             let mut wrong = BINDING;
             wrong[at] ^= 1;
-            assert_eq!(frame_len(&wrong[..=at]), Err(ParseError::MagicCookie));
-            assert_eq!(frame_len(&wrong[..at]), Ok(Some(20)), "not seen yet");
+            assert_eq!(frame_len(&wrong[..=at], RFC8656), Err(ParseError::MagicCookie));
+            assert_eq!(frame_len(&wrong[..at], RFC8656), Ok(Some(20)), "not seen yet");
         }
     }
 }

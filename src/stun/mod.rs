@@ -17,7 +17,7 @@ mod wire;
 
 pub use address::AddressFamily;
 pub use builder::Builder;
-pub use channel::{ChannelData, ChannelNumber};
+pub use channel::{ChannelData, ChannelNumber, ChannelRange};
 pub use error::{Code, Malformed, ParseError};
 pub use integrity::{Integrity, Key};
 pub use message::{Class, Message, Method, TransactionId};

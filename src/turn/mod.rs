@@ -5,6 +5,7 @@
 
 pub mod allocation;
 pub mod auth;
+pub mod discovery;
 pub mod event;
 pub mod limits;
 mod nonce;
@@ -18,7 +19,9 @@ pub mod verdict;
 
 use std::time::Instant;
 
+pub use crate::stun::ChannelRange;
 pub use allocation::{AllocationId, FiveTuple, RelayedAddress, Transport};
+pub use discovery::Discovery;
 pub use event::{CloseReason, Event};
 pub use policy::PeerAddress;
 pub use request::allocate::{AllocateError, Allocated, PendingAllocation};

@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use super::Now;
 use super::allocation::{AllocationId, Allocations, FiveTuple, RelayedAddress};
 use super::auth::{self, Authenticator, Signer};
+use super::discovery::Discovery;
 use super::event::{CloseReason, Event};
 use super::limits::{self, SourceBuckets};
 use super::policy::{self, Policy};
@@ -20,7 +21,7 @@ use super::request::{Reject, Request, check_attributes};
 use super::stats::{Direction, DropReason, RequestMethod, Stats};
 use super::verdict::Verdict;
 use crate::stun::attribute::{ErrorCode, Software};
-use crate::stun::{Builder, Class, Code, Message, Method, TransactionId};
+use crate::stun::{Builder, ChannelRange, Class, Code, Message, Method, TransactionId};
 
 /// Client ports that are services which answer by themselves (echo, chargen, DNS), and 0: an
 /// answer there could start a loop, or hit somebody whose address was forged.
@@ -35,6 +36,10 @@ pub struct Config {
     pub policy: policy::Config,
     /// Caps and lifetimes.
     pub limits: limits::Config,
+    /// NAT behaviour discovery, where it is on.
+    pub discovery: Option<Discovery>,
+    /// Which numbers channels may have.
+    pub channels: ChannelRange,
     /// Sent as SOFTWARE in authenticated and Binding responses where set.
     pub software: Option<String>,
 }
@@ -54,6 +59,8 @@ pub struct Server {
 /// The part of the configuration that is looked up while running.
 pub(super) struct Settings {
     pub(super) limits: limits::Config,
+    pub(super) discovery: Option<Discovery>,
+    pub(super) channels: ChannelRange,
     software: Option<String>,
 }
 
@@ -97,7 +104,12 @@ impl Server {
             events: VecDeque::new(),
             authenticator: Authenticator::new(config.auth, hasher.clone()),
             unauthenticated: SourceBuckets::new(per_source, hasher),
-            config: Settings { limits: config.limits, software: config.software },
+            config: Settings {
+                limits: config.limits,
+                discovery: config.discovery,
+                channels: config.channels,
+                software: config.software,
+            },
             rng,
         }
     }
@@ -112,7 +124,9 @@ impl Server {
         reply: &mut Vec<u8>,
     ) -> Verdict {
         let verdict = match packet.first() {
-            Some(0x40..=0x4F) => self.handle_channel_data(&from, packet, now),
+            Some(&first) if self.config.channels.begins_with(first) => {
+                self.handle_channel_data(&from, packet, now)
+            }
             Some(0x00..=0x03) => self.handle_stun(from, packet, now, reply),
             _ => Err(DropReason::Demux),
         };
@@ -203,6 +217,12 @@ impl Server {
         self.allocations.id_of_relayed(RelayedAddress(address))
     }
 
+    /// Which channel numbers clients may use, and so where a stream's messages may begin.
+    #[must_use]
+    pub fn channels(&self) -> ChannelRange {
+        self.config.channels
+    }
+
     /// Counts a packet that the driver had to drop.
     pub fn drop(&mut self, reason: DropReason) -> Verdict {
         self.stats.drop(reason);
@@ -247,11 +267,15 @@ impl Server {
         let mut answer = Answer::new(message, from, now);
         if method == RequestMethod::Binding {
             self.admit_unauthenticated(&from, now)?;
-            match self.binding(message, &from) {
-                Ok(mapped) => self.succeed(&answer, reply, |builder| builder.put(&mapped)),
-                Err(reject) => self.refuse(&answer, &reject, reply),
-            }
-            return Ok(Verdict::Reply);
+            let bound = match self.binding(message, &from) {
+                Ok(bound) => bound,
+                Err(reject) => {
+                    self.refuse(&answer, &reject, reply);
+                    return Ok(Verdict::Reply);
+                }
+            };
+            self.succeed(&answer, reply, |builder| bound.write(builder));
+            return Ok(bound.changed_origin().map_or(Verdict::Reply, Verdict::ReplyFrom));
         }
         let user = match self.authenticator.authenticate(message, &from, now) {
             Ok(user) => user,

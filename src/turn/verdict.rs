@@ -1,6 +1,7 @@
 //! What becomes of one packet: the value every door of the server returns.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use super::allocation::AllocationId;
@@ -20,6 +21,9 @@ pub enum Verdict {
     Drop(DropReason),
     /// Send the reply back on the five-tuple the packet came from.
     Reply,
+    /// Send the reply to the client, but from this one of our addresses (RFC 5780 §6.1). Only ever
+    /// over UDP.
+    ReplyFrom(SocketAddr),
     /// Send `payload` of the packet from the allocation's relay socket.
     ToPeer {
         /// Whose relay socket.

@@ -4,26 +4,39 @@
 //! stands between the test and the browser.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod authority;
+mod browser;
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use authority::Authority;
 
 use axum::Router;
 use axum::extract::State;
 use axum::response::Html;
 use axum::routing::{get, post};
-use common::{TestServer, scrape};
+use browser::{Browser, Window};
+use common::{Metrics, TestServer, scrape};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 
 const PAGE: &str = include_str!("relay.html");
 /// Generous: a loaded machine takes a while to start a browser. Nothing is measured.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// The name of the server: Firefox refuses `turns:` with an address.
+const HOST: &str = "turn.test";
+/// How often the count of relayed bytes is read.
+const POLL: Duration = Duration::from_millis(100);
+/// How often it must be seen to grow: the video alone takes five seconds.
+const GROWTHS: usize = 5;
+
+/// A browser fills a small machine, and two of them would wait for each other.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 struct Outcome {
     configuration: Value,
@@ -56,91 +69,134 @@ async fn serve_page(configuration: Value) -> (String, oneshot::Receiver<Value>) 
     (url, receiver)
 }
 
-fn chromium(url: &str, profile: &std::path::Path) -> Option<Child> {
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    names.iter().find_map(|name| {
-        Command::new(name)
-            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic"])
-            .args(["--no-first-run", "--disable-background-networking"])
-            .args(["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"])
-            // Browsers leave loopback out of ICE unless told otherwise.
-            .arg("--allow-loopback-in-peer-connection")
-            // The server's certificate is made for this run.
-            .arg("--ignore-certificate-errors")
-            .arg(format!("--user-data-dir={}", profile.display()))
-            .arg(url)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .ok()
-    })
+#[tokio::test]
+async fn chromium_moves_a_mebibyte_and_plays_video_over_udp() {
+    relays(Browser::Chromium, Way::Udp).await;
 }
 
 #[tokio::test]
-async fn chromium_moves_a_mebibyte_over_relays_alone() {
-    relays_a_mebibyte("turn", "udp").await;
+async fn chromium_moves_a_mebibyte_and_plays_video_over_tcp() {
+    relays(Browser::Chromium, Way::Tcp).await;
 }
 
 #[tokio::test]
-async fn chromium_moves_a_mebibyte_over_tcp() {
-    relays_a_mebibyte("turn", "tcp").await;
+async fn chromium_moves_a_mebibyte_and_plays_video_over_tls() {
+    relays(Browser::Chromium, Way::Tls).await;
 }
 
 #[tokio::test]
-async fn chromium_moves_a_mebibyte_over_tls() {
-    relays_a_mebibyte("turns", "tcp").await;
+async fn firefox_moves_a_mebibyte_and_plays_video_over_udp() {
+    relays(Browser::Firefox, Way::Udp).await;
 }
 
-async fn relays_a_mebibyte(scheme: &str, transport: &str) {
-    let server = TestServer::start(|_| {});
-    let turn = server.turn();
+#[tokio::test]
+async fn firefox_moves_a_mebibyte_and_plays_video_over_tcp() {
+    relays(Browser::Firefox, Way::Tcp).await;
+}
+
+#[tokio::test]
+async fn firefox_moves_a_mebibyte_and_plays_video_over_tls() {
+    relays(Browser::Firefox, Way::Tls).await;
+}
+
+/// How the browser reaches the server.
+#[derive(Clone, Copy)]
+enum Way {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+impl Way {
+    fn url(self, port: u16) -> String {
+        match self {
+            Self::Udp => format!("turn:{HOST}:{port}?transport=udp"),
+            Self::Tcp => format!("turn:{HOST}:{port}?transport=tcp"),
+            Self::Tls => format!("turns:{HOST}:{port}?transport=tcp"),
+        }
+    }
+
+    /// As metrics name it.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+async fn relays(browser: Browser, way: Way) {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let authority = Authority::new();
+    let server = TestServer::start(|config| {
+        config.net.tls.as_mut().unwrap().pairs = vec![authority.certify(&[HOST])];
+    });
     let (url, result) = serve_page(json!({
         "iceServers": [{
-            "urls": format!("{scheme}:{turn}?transport={transport}"),
+            "urls": way.url(server.turn().port()),
             "username": "alice",
             "credential": "secret",
         }],
     }))
     .await;
-    let profile = tempfile::tempdir().unwrap();
-    let Some(_browser) = chromium(&url, profile.path()) else {
-        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: install chromium");
-        eprintln!("not run: no Chromium on this machine (apt install chromium)");
-        return;
-    };
-    // While the session runs, not only after it, the counter moves.
-    let growing = async {
-        let mut seen = Vec::new();
-        while seen.len() < 3 {
-            let bytes = scrape(server.http()).await.sum("hairpin_relay_bytes_total");
-            if seen.last().map_or(bytes > 0.0, |&last| bytes > last) {
-                seen.push(bytes);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        seen
-    };
-    let (result, seen) = tokio::time::timeout(DEADLINE, async { tokio::join!(result, growing) })
-        .await
-        .expect("the page reports before the deadline");
-    let result = result.unwrap();
+    let Some(window) = browser.open(&url, &authority.certificate()) else { return };
+    let (result, relayed) = watch(&server, result, &window).await;
     assert_eq!(result["error"], Value::Null, "{result}");
     assert_eq!(result["sent"], result["received"], "{result}");
     assert_eq!(result["sent"].as_str().map(str::len), Some(64), "{result}");
-    assert_eq!(result["pair"], json!(["relay", "relay"]), "{result}");
-    let relayed = scrape(server.http()).await.sum("hairpin_relay_bytes_total");
-    let transport = if scheme == "turns" { "tls" } else { transport };
-    let opened = format!(
-        r#"hairpin_requests_total{{method="allocate",transport="{transport}",code="200"}}"#
-    );
+    assert!(result["played"]["seconds"].as_f64() >= Some(5.0), "{result}");
+    assert!(result["played"]["frames"].as_u64() >= Some(60), "{result}");
+    let both = json!([["relay", "relay"], ["relay", "relay"]]);
+    assert_eq!(result["pairs"], both, "{result}");
+    // While the session ran, not only after it, the counter moved.
+    assert!(relayed.len() >= GROWTHS, "{relayed:?}");
     let metrics = scrape(server.http()).await;
-    assert_eq!(
-        metrics.get(&opened),
-        metrics.sum("hairpin_allocations_total"),
-        "all over {transport}"
-    );
     // Each byte passes two relays, and each relay counts it.
-    assert!(relayed >= 2.0 * f64::from(1 << 20), "{relayed} bytes relayed, seen before: {seen:?}");
+    let relayed = metrics.sum("hairpin_relay_bytes_total");
+    assert!(relayed >= 2.0 * f64::from(1 << 20), "{relayed} bytes");
+    assert_went(way, &metrics);
+}
+
+/// What the page posts, and each new count of relayed bytes until then.
+async fn watch(
+    server: &TestServer,
+    mut result: oneshot::Receiver<Value>,
+    window: &Window,
+) -> (Value, Vec<f64>) {
+    let mut relayed = Vec::new();
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let bytes = scrape(server.http()).await.sum("hairpin_relay_bytes_total");
+        if bytes > relayed.last().copied().unwrap_or(0.0) {
+            relayed.push(bytes);
+        }
+        match timeout(POLL, &mut result).await {
+            Ok(result) => return (result.unwrap(), relayed),
+            Err(_) => assert!(
+                Instant::now() < deadline,
+                "the page reports before the deadline\n{}",
+                window.stderr()
+            ),
+        }
+    }
+}
+
+/// Nothing reached the server, or left it towards a client, by another way.
+fn assert_went(way: Way, metrics: &Metrics) {
+    let label = way.label();
+    let opened =
+        format!(r#"hairpin_requests_total{{method="allocate",transport="{label}",code="200"}}"#);
+    assert!(metrics.get(&opened) >= 2.0, "one for each connection");
+    assert_eq!(metrics.get(&opened), metrics.sum("hairpin_allocations_total"), "all over {label}");
+    for metric in ["hairpin_relay_bytes_total", "hairpin_relay_packets_total"] {
+        let by_way: f64 = ["to_peer", "to_client"]
+            .map(|direction| {
+                let labels = format!(r#"direction="{direction}",transport="{label}""#);
+                metrics.get(&format!("{metric}{{{labels}}}"))
+            })
+            .iter()
+            .sum();
+        assert_eq!(by_way, metrics.sum(metric), "all over {label}");
+    }
 }

@@ -91,12 +91,12 @@ const RULES: [Rule; 11] = [
     },
     Rule {
         name: "channel number in range",
-        reason: "RFC 8656 §12: 0x4000 to 0x4FFF; turn leaves it to the caller",
+        reason: "RFC 5766 §11: 0x4000 to 0x7FFF at most; turn leaves it to the caller",
         oracle: Oracle::Stun,
         kinds: &[0x000C],
         difference: Difference::WeRefuse,
-        applies: |value| value[0] >> 4 != 4,
-        example: || vec![0x50, 0, 0, 0],
+        applies: |value| value[0] >> 6 != 1,
+        example: || vec![0x80, 0, 0, 0],
     },
     Rule {
         name: "DONT-FRAGMENT is empty",

@@ -1,6 +1,6 @@
 //! Channels: RFC 8656 §12.
 
-use hairpin::turn::{DropReason, Event};
+use hairpin::turn::{ChannelRange, DropReason, Event};
 
 use crate::wire::{self, CHANNEL_BIND, channel, channel_data, peer, raw};
 use crate::world::{Client, Delivery, PEER, PEER_V6, World, allocated, allocated_v6};
@@ -226,4 +226,26 @@ fn refused_channel_bind_permits_nobody() {
     assert_eq!(client.bind(&mut world, 0x4000, PEER), 0);
     assert_eq!(client.bind(&mut world, 0x4001, OTHER), 508);
     assert_eq!(client.send(&mut world, OTHER, b"x").dropped(), DropReason::NoPermission);
+}
+
+/// RFC 5766 §11: what clients from before RFC 8656 choose from.
+#[test]
+fn channels_of_rfc5766_carry_data_where_they_are_accepted() {
+    let mut world = World::with(|setup| setup.config.channels = ChannelRange::Rfc5766);
+    let mut client = Client::at("198.51.100.1:4000");
+    let relay = client.allocate(&mut world);
+    for number in [0x3FFF, 0x8000, 0xFFFF] {
+        assert_eq!(client.bind(&mut world, number, PEER), 400, "{number:#06x}");
+    }
+    for (number, port) in [(0x4000, 1), (0x5000, 2), (0x7FFF, 3)] {
+        let peer = format!("8.8.8.8:{port}");
+        assert_eq!(client.bind(&mut world, number, &peer), 0, "{number:#06x}");
+        let (to, data) = client.channel_data(&mut world, number, b"there").relayed();
+        assert_eq!((to, &data[..]), (peer.parse().unwrap(), &b"there"[..]));
+        let delivery = world.peer_sends(relay, &peer, b"back");
+        assert!(matches!(delivery, Delivery::Channel { number: on, .. } if on == number));
+    }
+    assert_eq!(client.channel_data(&mut world, 0x6000, b"x").dropped(), DropReason::ChannelUnbound);
+    let beyond = channel_data(0x8000, b"x");
+    assert_eq!(world.deliver(client.five, &beyond).dropped(), DropReason::Demux);
 }

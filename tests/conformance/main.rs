@@ -6,6 +6,7 @@ mod allocate;
 mod amplification;
 mod auth;
 mod channels;
+mod discovery;
 mod limits;
 mod permissions;
 mod policy;

@@ -47,11 +47,15 @@ pub(crate) mod attr {
     pub(crate) const TOKEN: u16 = 0x0022;
     pub(crate) const PRIORITY: u16 = 0x0024;
     pub(crate) const USE_CANDIDATE: u16 = 0x0025;
+    pub(crate) const PADDING: u16 = 0x0026;
+    pub(crate) const RESPONSE_PORT: u16 = 0x0027;
     pub(crate) const AAF: u16 = 0x8000;
     pub(crate) const PAS: u16 = 0x8002;
     pub(crate) const SOFTWARE: u16 = 0x8022;
     pub(crate) const FINGERPRINT: u16 = 0x8028;
     pub(crate) const ICE_CONTROLLED: u16 = 0x8029;
+    pub(crate) const RESPONSE_ORIGIN: u16 = 0x802B;
+    pub(crate) const OTHER_ADDRESS: u16 = 0x802C;
 }
 
 /// A message being written.

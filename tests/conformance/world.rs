@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use hairpin::turn::{
-    AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Now, PendingAllocation,
-    RelayedAddress, Server, Transport, Verdict, auth, limits, policy, server,
+    AllocateError, Allocated, AllocationId, ChannelRange, DropReason, Event, FiveTuple, Now,
+    PendingAllocation, RelayedAddress, Server, Transport, Verdict, auth, limits, policy, server,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -52,6 +52,8 @@ impl Default for Setup {
                     unauthenticated_per_source: 0,
                     ..limits::Config::default()
                 },
+                discovery: None,
+                channels: ChannelRange::default(),
                 software: None,
             },
             host: policy::Host {
@@ -73,7 +75,13 @@ impl Default for Setup {
 pub(crate) enum Outcome {
     Dropped(DropReason),
     Reply(Parsed),
-    ToPeer { relay: SocketAddr, peer: SocketAddr, data: Vec<u8> },
+    /// From another of the server's addresses.
+    ReplyFrom(SocketAddr, Parsed),
+    ToPeer {
+        relay: SocketAddr,
+        peer: SocketAddr,
+        data: Vec<u8>,
+    },
 }
 
 impl Outcome {
@@ -183,6 +191,7 @@ impl World {
         let outcome = match verdict {
             Verdict::Drop(reason) => Outcome::Dropped(reason),
             Verdict::Reply => Outcome::Reply(Parsed::strict(&reply)),
+            Verdict::ReplyFrom(origin) => Outcome::ReplyFrom(origin, Parsed::strict(&reply)),
             Verdict::ToPeer { from: id, peer, payload } => {
                 let (relay, _) = self.relay_of(id);
                 Outcome::ToPeer { relay, peer: peer.address(), data: packet[payload].to_vec() }
@@ -201,7 +210,7 @@ impl World {
                 Outcome::Reply(Parsed::strict(&reply))
             }
         };
-        if let Outcome::Reply(reply) = &outcome {
+        if let Outcome::Reply(reply) | Outcome::ReplyFrom(_, reply) = &outcome {
             self.judge(packet, reply);
         } else {
             assert!(reply.is_empty(), "no reply, no bytes");
@@ -306,7 +315,8 @@ impl World {
     fn judge(&self, request: &[u8], reply: &Parsed) {
         let asked = u16::from_be_bytes([request[0], request[1]]);
         stun_types::message::Message::from_bytes(&reply.bytes).expect("stun-types reads it");
-        assert!(reply.bytes.len() < 548, "{} bytes", reply.bytes.len());
+        let padding = reply.get(attr::PADDING).map_or(0, <[u8]>::len);
+        assert!(reply.bytes.len() - padding < 548, "{} bytes", reply.bytes.len());
         assert_eq!(reply.id, request[8..20], "RFC 8489 §5: the transaction id is echoed");
         assert_eq!(reply.kind & !0x0110, asked, "the method is echoed");
         assert!(reply.kind & 0x0100 != 0, "a response");

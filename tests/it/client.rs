@@ -142,7 +142,7 @@ fn sign(key: &[u8], bytes: &[u8]) -> [u8; 20] {
     mac.finalize().into_bytes().into()
 }
 
-fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(crate) fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.extend(kind.to_be_bytes());
     message.extend((value.len() as u16).to_be_bytes());
     message.extend(value);

@@ -6,11 +6,17 @@ mod common;
 
 mod addresses;
 mod client;
+mod discovery;
 mod foreign;
 mod lifetimes;
 mod limits;
 mod observability;
+mod one_port;
+mod proxy;
 mod relay;
+mod renewal;
+mod shared;
 mod stream;
+mod stream_abuse;
 mod tcp;
 mod tls;

@@ -65,7 +65,7 @@ impl Framed {
     fn take(&mut self) -> Option<Vec<u8>> {
         let length = usize::from(u16::from_be_bytes([*self.read.get(2)?, *self.read.get(3)?]));
         let (length, padded) = match self.read[0] {
-            0x40..=0x4F => (4 + length, (4 + length).next_multiple_of(4)),
+            0x40..=0x7F => (4 + length, (4 + length).next_multiple_of(4)),
             _ => (20 + length, 20 + length),
         };
         if self.read.len() < padded {

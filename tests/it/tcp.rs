@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hairpin::turn::ChannelRange;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -272,4 +273,22 @@ async fn a_source_may_not_open_connections_without_end() {
     assert_eq!(refused, 6, "1,024 of 1,030 are kept");
     let mut other = Client::tcp(server.turn()).await;
     assert_eq!(other.mapped().await, other.local(), "another source is served");
+}
+
+/// RFC 5766 §11: such a number ends the stream, unless the operator accepts it.
+#[tokio::test]
+async fn channels_of_rfc5766_pass_over_tcp_where_they_are_accepted() {
+    let server = TestServer::start(|config| config.turn.channels = ChannelRange::Rfc5766);
+    let mut client = Client::tcp(server.turn()).await;
+    assert_eq!(client.allocate().await, 200);
+    let peer = Peer::at(server.turn().ip());
+    assert_eq!(client.bind(0x7FFF, peer.address()).await, 200);
+    client.send_channel(0x7FFF, b"to the peer").await;
+    assert_eq!(peer.recv().await, (client.relayed(), b"to the peer".to_vec()));
+    peer.send(client.relayed(), b"back").await;
+    assert_eq!(client.recv().await, Received::Channel(0x7FFF, b"back".to_vec()));
+    let strict = self::server();
+    let client = Client::tcp(strict.turn()).await;
+    client.send_bytes(&channel_data(0x5000, b"x")).await;
+    assert!(client.is_closed().await);
 }

@@ -25,6 +25,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) relay_ports: &'a str,
     pub(crate) auth: &'a str,
     pub(crate) limits: &'a str,
+    pub(crate) stun: &'a str,
     pub(crate) http: &'a str,
     pub(crate) log: &'a str,
 }
@@ -37,6 +38,7 @@ impl Default for Settings<'_> {
             relay_ports: "61000-65535",
             auth: r#"users = { alice = "wonderland", bob = "builder" }"#,
             limits: "unauthenticated_per_source = 0",
+            stun: "",
             http: r#"listen = ["127.0.0.1:0"]"#,
             log: "",
         }
@@ -46,12 +48,12 @@ impl Default for Settings<'_> {
 impl Settings<'_> {
     /// The file. The default relay ports are none that Linux picks for a client.
     pub(crate) fn toml(&self) -> String {
-        let Self { listen, threads, relay_ports, auth, limits, http, log } = self;
+        let Self { listen, threads, relay_ports, auth, limits, stun, http, log } = self;
         format!(
             "realm = \"test\"\nlisten = {listen}\nthreads = {threads}\n\
              [relay]\nports = \"{relay_ports}\"\n[auth]\n{auth}\n\
              [peers]\nallow = [\"127.0.0.0/8\", \"::1/128\"]\n\
-             [limits]\n{limits}\n[http]\n{http}\n[log]\n{log}\n"
+             [limits]\n{limits}\n[stun]\n{stun}\n[http]\n{http}\n[log]\n{log}\n"
         )
     }
 }

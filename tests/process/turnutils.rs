@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use crate::server::{Ended, Process, Server, Settings, dev_ports, hairpin, run};
+use crate::server::{Ended, Process, Server, Settings, dev_ports, hairpin, private_port, run};
 
 #[test]
 fn uclient_loses_nothing_through_a_dev_server() {
@@ -71,19 +71,83 @@ fn stunclient_learns_its_address() {
     assert!(all.contains("UDP reflexive addr: 127.0.0.1:"), "{all}");
 }
 
+/// A server with NAT discovery, and its port.
+fn discovering() -> (Server, String) {
+    let [port, other] = [private_port(), private_port()];
+    let listen = format!(r#"["127.0.0.1:{port}"]"#);
+    let stun = format!("nat_discovery = true\nalternate = \"127.0.0.2:{other}\"");
+    let server = Server::start(&Settings { listen: &listen, stun: &stun, ..Settings::default() });
+    (server, port.to_string())
+}
+
+#[test]
+fn natdiscovery_finds_neither_mapping_nor_filtering_on_loopback() {
+    let (server, port) = discovering();
+    // -P: with padding; -H: hairpinning; -c: from two addresses.
+    let tests: [(&[&str], &[&str]); 5] = [
+        (&["-m"], &["Endpoint Independent Mapping!"]),
+        (&["-f"], &["Endpoint Independent Filtering!"]),
+        (&["-m", "-f", "-P"], &["Independent Mapping!", "Independent Filtering!"]),
+        (&["-H"], &["maybe a successful hairpinning"]),
+        (&["-c", "-A", "127.0.0.3", "-L", "127.0.0.1"], &["addr: 127.0.0.3:"]),
+    ];
+    for (options, findings) in tests {
+        let options = [options, &["-p", &port, "127.0.0.1"]].concat();
+        let Some(ended) = turnutils("natdiscovery", &options) else { return };
+        assert!(ended.status.success(), "{ended:?}");
+        let all = all(&ended);
+        assert!(findings.iter().all(|finding| all.contains(finding)), "{options:?}: {all}");
+    }
+    server.stop();
+}
+
+/// It goes on to ask for a response to another port, which RFC 5780 §7.5 leaves to the server and
+/// this one refuses; then it waits there for ever.
+#[test]
+fn stunclient_learns_the_other_address() {
+    let (_server, port) = discovering();
+    if !is_installed("turnutils_stunclient") {
+        return;
+    }
+    // In a pipe it would show nothing until its end.
+    let mut command = Command::new("stdbuf");
+    command.args(["-oL", "turnutils_stunclient", "-p", &port, "127.0.0.1"]);
+    let process = Process::spawn(&mut command);
+    process.stdout().wait_for(&format!("Response origin: : 127.0.0.1:{port}"), 1);
+    process.stdout().wait_for("Other addr: : 127.0.0.2:", 1);
+    process.stdout().wait_for("UDP reflexive addr: 127.0.0.1:", 1);
+}
+
+#[test]
+fn uclient_uses_the_channel_numbers_of_rfc5766() {
+    let stun = "rfc5766_channels = true";
+    let server = Server::start(&Settings { stun, ..Settings::default() });
+    let port = server.turn.port().to_string();
+    for transport in [&[][..], &["-t"]] {
+        let options = ["-u", "alice", "-w", "wonderland", "-y", "-c", "-n", "100", "-m", "8"];
+        let options = [transport, &options, &["-p", &port, "127.0.0.1"]].concat();
+        let Some(ended) = turnutils("uclient", &options) else { return };
+        assert_no_loss(&ended, 800);
+    }
+}
+
 /// Runs `turnutils_…`; none where it is not installed, which CI does not accept.
 fn turnutils(name: &str, options: &[&str]) -> Option<Ended> {
     let tool = format!("turnutils_{name}");
     let mut command = Command::new(&tool);
     command.args(options).stdin(Stdio::null());
-    let probe = Command::new(&tool).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    is_installed(&tool).then(|| run(&mut command))
+}
+
+fn is_installed(tool: &str) -> bool {
+    let probe = Command::new(tool).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let Ok(mut probe) = probe else {
         assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: install coturn");
         eprintln!("not run: no {tool} on this machine (apt install coturn)");
-        return None;
+        return false;
     };
     probe.wait().unwrap();
-    Some(run(&mut command))
+    true
 }
 
 fn assert_no_loss(ended: &Ended, messages: usize) {

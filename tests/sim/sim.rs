@@ -249,6 +249,7 @@ impl Sim {
                 self.judge_to_peer(client, intent, id, peer, &data);
             }
             Verdict::ToClient { .. } => panic!("a client's packet went to a client"),
+            Verdict::ReplyFrom(origin) => panic!("a reply from {origin}, but discovery is off"),
             Verdict::Bind(pending) => {
                 let Some(Intent::Request(request)) = intent else {
                     panic!("bind for what was no Allocate: {intent:?}")

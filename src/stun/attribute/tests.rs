@@ -187,7 +187,8 @@ fn channel_number_is_followed_by_two_ignored_bytes() {
     let number = ChannelNumberAttribute(ChannelNumber::MIN);
     is_laid_out(b"\x40\x00\x00\x00", number);
     assert_eq!(decodes(b"\x40\x00\xff\xff"), Ok(number));
-    for outside in [b"\x3f\xff\0\0", b"\x50\x00\0\0", b"\x00\x00\0\0"] {
+    assert!(decodes::<ChannelNumberAttribute>(b"\x7f\xff\0\0").is_ok(), "of RFC 5766");
+    for outside in [b"\x3f\xff\0\0", b"\x80\x00\0\0", b"\x00\x00\0\0"] {
         assert_eq!(decodes::<ChannelNumberAttribute>(outside), Err(Malformed));
     }
 }

@@ -1,11 +1,56 @@
-//! Binding: tells a client its reflexive address (RFC 8489 §6.3.1). Needs no credentials, and the
-//! answer is hardly larger than the question.
+//! Binding: tells a client its reflexive address (RFC 8489 §6.3.1), and where it is asked for from
+//! where else it can be reached (RFC 5780 §6.1). Needs no credentials, and the answer is hardly
+//! larger than the question.
 
-use super::{Reject, check_attributes};
-use crate::stun::Message;
-use crate::stun::attribute::XorMappedAddress;
-use crate::turn::allocation::FiveTuple;
+use std::net::SocketAddr;
+
+use super::{Reject, is_understood, refuse_unknown};
+use crate::stun::attribute::{
+    AttributeType, ChangeRequest, MappedAddress, OtherAddress, Padding, ResponseOrigin,
+    XorMappedAddress,
+};
+use crate::stun::{Builder, Message};
+use crate::turn::allocation::{FiveTuple, Transport};
 use crate::turn::server::Server;
+
+/// The PADDING of a response is as long as the request's, and no longer than this. An Ethernet
+/// frame's worth: with what is around it, the datagram must be fragmented.
+const PADDING_LEN_MAX: usize = 1500;
+
+/// What a Binding response says.
+#[derive(Debug)]
+pub(in crate::turn) struct Bound {
+    mapped: SocketAddr,
+    discovered: Option<Discovered>,
+}
+
+/// What RFC 5780 adds.
+#[derive(Debug)]
+struct Discovered {
+    at: SocketAddr,
+    origin: SocketAddr,
+    other: SocketAddr,
+    padding: Option<usize>,
+}
+
+impl Bound {
+    /// The address that the response must leave from, where that is not the one asked.
+    pub(in crate::turn) fn changed_origin(&self) -> Option<SocketAddr> {
+        let discovered = self.discovered.as_ref()?;
+        (discovered.origin != discovered.at).then_some(discovered.origin)
+    }
+
+    pub(in crate::turn) fn write<'b>(&self, builder: Builder<'b>) -> Builder<'b> {
+        let builder = builder.put(&XorMappedAddress(self.mapped));
+        let Some(discovered) = &self.discovered else { return builder };
+        let padding = discovered.padding.map(|length| &[0; PADDING_LEN_MAX][..length]);
+        builder
+            .put(&MappedAddress(self.mapped))
+            .put(&ResponseOrigin(discovered.origin))
+            .put(&OtherAddress(discovered.other))
+            .put_some(padding.map(Padding).as_ref())
+    }
+}
 
 impl Server {
     /// RFC 8489 §6.3.1.2: XOR-MAPPED-ADDRESS is the source of the request.
@@ -13,8 +58,27 @@ impl Server {
         &self,
         message: &Message<'_>,
         from: &FiveTuple,
-    ) -> Result<XorMappedAddress, Reject> {
-        check_attributes(message)?;
-        Ok(XorMappedAddress(from.client))
+    ) -> Result<Bound, Reject> {
+        let both = ChangeRequest { ip: true, port: true };
+        let discovery = self.config.discovery.as_ref();
+        let other = discovery.and_then(|four| four.origin(from.server, both));
+        // Nobody can be answered over a stream from an address that it is not open to.
+        let may_change = other.is_some() && from.transport == Transport::Udp;
+        refuse_unknown(message, |kind| match kind {
+            AttributeType::CHANGE_REQUEST => may_change,
+            AttributeType::PADDING => other.is_some(),
+            _ => is_understood(kind),
+        })?;
+        let mut bound = Bound { mapped: from.client, discovered: None };
+        let (Some(discovery), Some(other)) = (discovery, other) else { return Ok(bound) };
+        let change = message.read::<ChangeRequest>()?.unwrap_or_default();
+        let padding = message.value(AttributeType::PADDING);
+        bound.discovered = Some(Discovered {
+            at: from.server,
+            origin: discovery.origin(from.server, change).unwrap_or(from.server),
+            other,
+            padding: padding.map(|padding| padding.len().min(PADDING_LEN_MAX)),
+        });
+        Ok(bound)
     }
 }

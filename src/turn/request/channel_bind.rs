@@ -13,6 +13,7 @@ impl Server {
         let id = self.allocation_of(request)?;
         let number = request.message.read()?;
         let ChannelNumberAttribute(number) = number.ok_or(Code::BadRequest)?;
+        let number = self.config.channels.number(number.number())?;
         let XorPeerAddress(peer) = request.message.read()?.ok_or(Code::BadRequest)?;
         let now = request.now.instant;
         let allocation = self.allocations.get_mut(id).ok_or(Code::AllocationMismatch)?;

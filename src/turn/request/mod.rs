@@ -68,10 +68,18 @@ impl From<Code> for Reject {
 
 /// RFC 8489 §6.3.1: a comprehension-required attribute that is not understood ends the request.
 pub(super) fn check_attributes(message: &Message<'_>) -> Result<(), Reject> {
+    refuse_unknown(message, is_understood)
+}
+
+/// The same where it is `understood` that tells.
+fn refuse_unknown(
+    message: &Message<'_>,
+    understood: impl Fn(AttributeType) -> bool,
+) -> Result<(), Reject> {
     let unknown: Vec<_> = message
         .attributes()
         .map(|(kind, _)| kind)
-        .filter(|&kind| !is_understood(kind))
+        .filter(|&kind| !understood(kind))
         .take(UNKNOWN_ATTRIBUTES_MAX)
         .collect();
     if unknown.is_empty() { Ok(()) } else { Err(Reject::UnknownAttributes(unknown)) }

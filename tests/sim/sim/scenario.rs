@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hairpin::turn::{FiveTuple, Transport, auth, limits, policy, server};
+use hairpin::turn::{ChannelRange, FiveTuple, Transport, auth, limits, policy, server};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
@@ -62,6 +62,8 @@ pub(super) fn config(channel_ms: u64) -> server::Config {
             channel_lifetime: Duration::from_millis(channel_ms),
             ..limits::Config::default()
         },
+        discovery: None,
+        channels: ChannelRange::default(),
         software: None,
     }
 }
