@@ -144,7 +144,8 @@ fn line(step: &Step, paint: Paint) -> String {
     let mut text = format!("    {mark} {:<15} {} {}\n", step.name, step.detail, paint.faint(&time));
     for (label, words) in [("cause", &step.cause), ("change", &step.change)] {
         if let Some(words) = words {
-            text.push_str(&format!("         {:<15} {words}\n", paint.strong(label)));
+            let label = paint.strong(&format!("{label:<15}"));
+            text.push_str(&format!("         {label} {words}\n"));
         }
     }
     text

@@ -1,7 +1,7 @@
 //! From a host and a port to addresses.
 
 use std::fmt::{self, Display};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -18,6 +18,14 @@ pub struct Host {
     pub name: String,
     /// The port.
     pub port: Option<u16>,
+}
+
+/// The local address that any socket to `server` can have.
+pub(crate) fn wildcard(server: SocketAddr) -> SocketAddr {
+    match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
 }
 
 impl Host {
@@ -55,25 +63,17 @@ impl FromStr for Host {
         let (name, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (name, rest) = rest.split_once(']').ok_or_else(wrong)?;
-                name.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
-                (name, rest.strip_prefix(':').or_else(|| rest.is_empty().then_some("")))
+                name.parse::<Ipv6Addr>().map_err(|_| wrong())?;
+                (name, if rest.is_empty() { None } else { rest.strip_prefix(':').or(Some("")) })
             }
-            None => match text.split_once(':') {
-                Some((name, port)) => (name, Some(port).filter(|port| !port.is_empty())),
-                None => (text, Some("")),
-            },
-        };
-        let port = match port.ok_or_else(wrong)? {
-            "" => None,
-            port => Some(port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?),
+            None => text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port))),
         };
         let plain = |char: char| char.is_alphanumeric() || matches!(char, '-' | '_' | '.' | ':');
-        if name.is_empty()
-            || !name.chars().all(plain)
-            || (name.contains(':') && port.is_none() && !text.starts_with('['))
-        {
+        if name.is_empty() || !name.chars().all(plain) {
             return Err(wrong());
         }
+        let number = |port: &str| port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong);
+        let port = port.map(number).transpose()?;
         Ok(Self { name: name.to_owned(), port })
     }
 }

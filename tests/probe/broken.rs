@@ -98,10 +98,18 @@ fn tls_name_mismatch() {
     broken.shows("tls", "the certificate is for turn.example.org, not for 127.0.0.1");
 }
 
+/// Ours does not even start with one.
 #[test]
 fn expired_certificate() {
-    let (server, ca) = with_certificate(&["127.0.0.1"], -3);
-    let broken = examined_over_tls(&server, &ca);
+    let files = ConfigFile::new("");
+    Pki::new().write(&files, &["127.0.0.1"], -3);
+    let [cert, key, ca] = ["cert.pem", "key.pem", "ca.pem"]
+        .map(|name| files.path().with_file_name(name).to_str().unwrap().to_owned());
+    let options = ["-u", "alice:wonderland", "--cert", &cert, "--pkey", &key];
+    let Some(coturn) = Coturn::start(&["127.0.0.1"], &options) else { return };
+    let uri = format!("turns:{}", coturn.address);
+    let more = [&ALICE[..], &["--ca", &ca]].concat();
+    let broken = Broken::new(&mut hairpin(), &uri, &more);
     broken.shows("tls", "the certificate expired 2 days ago");
 }
 
@@ -242,6 +250,8 @@ fn port_filtered() {
     broken.shows("connect", "TCP port 3478 is filtered by a firewall, or the host");
 }
 
+/// Before, two clients reach each other's relayed addresses: on an interface, too, that has no
+/// broadcast address.
 #[test]
 fn relay_port_range_blocked() {
     let Some(world) = World::new("203.0.113.1", "") else { return };
@@ -250,6 +260,7 @@ fn relay_port_range_blocked() {
     let (ended, told) =
         told_by(&mut world.client.hairpin(), &[&["doctor", uri], &ALICE[..]].concat());
     assert!(ended.status.success(), "{told:#}");
+    assert!(told.to_string().contains("another relayed address"), "{told:#}");
     world.server.nft(
         "table ip filter { chain in { type filter hook input priority 0;
             iifname wan udp dport 49152-65535 drop; } }",
@@ -318,8 +329,8 @@ impl World {
         let listen = &format!("[\"{listen}\"]");
         let relay_ports = "49152-65535";
         let settings = Settings { listen, relay_ports, ..Settings::default() };
-        // Addresses for examples, which the server takes for what they are.
-        let examples = r#"allow = ["203.0.113.1/32", "198.51.100.0/24", "#;
+        // The client has an address for examples, which the server takes for what it is.
+        let examples = r#"allow = ["198.51.100.0/24", "#;
         ConfigFile::new(&settings.toml().replace("allow = [", examples))
     }
 

@@ -5,7 +5,8 @@
 use serde_json::Value;
 
 use crate::coturn::Coturn;
-use crate::netns::Namespace;
+use crate::netns::{Namespace, serve};
+use crate::server::{ConfigFile, Settings};
 use crate::told_by;
 
 const NAT: &str = "203.0.113.9";
@@ -59,6 +60,33 @@ fn masquerading_is_a_port_restricted_cone() {
     assert_eq!(told["hairpinning"], "does not work");
     assert_eq!(told["fragments"], "come through both ways");
     assert_eq!(told["tcp"]["mapping"], "endpoint-independent");
+}
+
+/// The same NATs seen by our own server: with two addresses, without RESPONSE-PORT.
+#[test]
+fn our_own_server_sees_the_same() {
+    for (how, kind) in [("", "port-restricted-cone"), ("fully-random", "symmetric")] {
+        let Some(world) = World::new(&masquerade(how)) else { return };
+        world.nat.sysctl("net/netfilter/nf_conntrack_udp_timeout", "6");
+        let settings = Settings {
+            listen: r#"["203.0.113.1:3478"]"#,
+            stun: "nat_discovery = true\nalternate = \"203.0.113.2:3479\"",
+            ..Settings::default()
+        };
+        let config = ConfigFile::new(&settings.toml());
+        let _server = serve(&world.server, &config.path());
+        let told = world.told(&["--lifetime", "20s"]);
+        assert_eq!(told["type"], kind, "{told:#}");
+        assert_eq!(told["fragments"], "come through both ways");
+        let lifetime = &told["lifetime"];
+        if kind == "symmetric" {
+            assert_eq!(lifetime["method"], "remapped", "{told:#}");
+            assert!(lifetime["below_seconds"].as_f64().unwrap() < 20.0, "{told:#}");
+        } else {
+            let why = "not known: the server has no RESPONSE-PORT, and the NAT keeps port numbers";
+            assert_eq!(lifetime["error"], why);
+        }
+    }
 }
 
 #[test]
@@ -133,6 +161,18 @@ fn blocked_udp_is_told_where_tcp_answers() {
     let told = world.told(&["--timeout", "2s"]);
     assert_eq!(told["type"], "blocked", "{told:#}");
     assert_eq!(told["tcp"]["mapping"], "endpoint-independent");
+}
+
+#[test]
+fn silence_everywhere_ends_at_the_deadline() {
+    let Some(world) = World::new("table ip nothing {}") else { return };
+    world.nat.nft("table ip filter { chain pass { type filter hook forward priority 0; drop; } }");
+    let arguments = ["nat", "--server", "203.0.113.1", "--timeout", "1s"];
+    let (ended, told) = told_by(&mut world.client.hairpin(), &arguments);
+    assert_eq!(ended.status.code(), Some(1));
+    let line = "error: 203.0.113.1: no answer from 203.0.113.1:3478, neither over UDP nor over TCP";
+    assert_eq!(ended.stderr, [line]);
+    assert_eq!(told["results"][0]["type"], Value::Null, "{told:#}");
 }
 
 #[test]

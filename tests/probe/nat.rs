@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::coturn::Coturn;
-use crate::server::{Server, Settings, hairpin, run};
+use crate::server::{Server, Settings, hairpin, private_port, run};
 use crate::told;
 
 #[test]
@@ -27,6 +27,20 @@ fn coturn_with_one_address_tells_what_can_be_known() {
 }
 
 #[test]
+fn our_own_server_with_two_addresses_tells_everything() {
+    let ports = [private_port(), private_port()];
+    let listen = &format!("[\"127.0.78.1:{}\"]", ports[0]);
+    let stun = &format!("nat_discovery = true\nalternate = \"127.0.78.2:{}\"", ports[1]);
+    let server = Server::start(&Settings { listen, stun, ..Settings::default() });
+    let (ended, told) = told(&["nat", "--server", &server.turn.to_string()]);
+    assert!(ended.status.success(), "{ended:?}");
+    let result = &told["results"][0];
+    assert_eq!(result["type"], "open", "{told:#}");
+    assert_eq!(result["filtering"], "endpoint-independent");
+    assert_eq!(result["tcp"]["mapping"], "endpoint-independent");
+}
+
+#[test]
 fn our_own_server_tells_its_address() {
     let listen = r#"["127.0.0.1:0", "[::1]:0"]"#;
     let server = Server::start(&Settings { listen, ..Settings::default() });
@@ -47,7 +61,7 @@ fn assert_tells_no_more_than_the_address(server: &str) {
 
 #[test]
 fn server_that_is_down_is_not_taken_for_the_network() {
-    let port = crate::server::private_port();
+    let port = private_port();
     let server = format!("127.0.0.1:{port}");
     let (ended, told) = told(&["nat", "--server", &server, "--timeout", "1s"]);
     assert_eq!(ended.status.code(), Some(1));

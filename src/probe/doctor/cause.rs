@@ -9,7 +9,6 @@ use super::report::Fault;
 use super::uri::Transport;
 use crate::probe::scope::Scope;
 
-/// Days that one minute, hour and so on are left out of.
 const SECS_PER_DAY: u64 = 24 * 3600;
 
 /// The server cannot be reached at all.
@@ -167,6 +166,7 @@ fn refused(code: u16, reason: &str) -> Fault {
 }
 
 /// 401 after signing.
+#[derive(Clone, Copy)]
 pub(super) struct Denied<'d> {
     pub(super) user: &'d str,
     pub(super) realm: &'d str,
@@ -313,6 +313,39 @@ mod tests {
             assert_eq!(expiry(name), None, "{name}");
         }
         assert_eq!(expiry("99999999999999999999:a"), None);
+    }
+
+    const DENIED: Denied<'_> = Denied {
+        user: "alice",
+        realm: "a.test",
+        expected_realm: None,
+        works_for_realm: None,
+        from_secret: false,
+        works_in_future: false,
+        unix_secs: 2_000_000_000,
+    };
+
+    #[test]
+    fn denied_users_are_told_the_likeliest_cause() {
+        let secret = Denied { from_secret: true, ..DENIED };
+        for (denied, cause) in [
+            (DENIED, "the password is wrong, or there is no user \"alice\""),
+            (Denied { works_for_realm: Some("b.test"), ..DENIED }, "for the realm \"b.test\""),
+            (
+                Denied { expected_realm: Some("b.test"), ..DENIED },
+                "\"a.test\" instead of \"b.test\"",
+            ),
+            (Denied { expected_realm: Some("a.test"), ..DENIED }, "the password is wrong"),
+            (Denied { works_in_future: true, ..secret }, "the server's clock is ahead"),
+            (secret, "the secret differs"),
+            (Denied { user: "1999999940:a", ..DENIED }, "which was 60 seconds ago"),
+            (Denied { user: "1999990000:a", ..DENIED }, "which was 2 hours ago"),
+            (Denied { user: "1900000000", ..DENIED }, "which was 1157 days ago"),
+            (Denied { user: "2000000001:a", ..DENIED }, "the secret it was made with differs"),
+        ] {
+            let fault = denied.fault();
+            assert!(fault.cause.contains(cause), "{fault:?}");
+        }
     }
 
     #[test]

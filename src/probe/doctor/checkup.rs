@@ -19,6 +19,7 @@ use super::uri::{Transport, Uri};
 use super::wire::Wire;
 use crate::net::clock;
 use crate::probe::message::{Answer, Request};
+use crate::probe::resolve::wildcard;
 
 /// Between two Binding requests whose round trips are measured.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -310,8 +311,7 @@ fn seen_as(mapped: SocketAddr, answer: &Answer) -> String {
 
 /// Who else answers what is sent to the server.
 async fn answers_from_elsewhere(server: SocketAddr, limit: Duration) -> Option<SocketAddr> {
-    let local = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let socket = UdpSocket::bind(local).await.ok()?;
+    let socket = UdpSocket::bind(wildcard(server)).await.ok()?;
     let id = rand::random();
     socket.send_to(&Request::binding(id).bytes(), server).await.ok()?;
     let mut buffer = [0; 2048];

@@ -11,7 +11,7 @@ use ::turn::auth::generate_auth_key;
 use ::turn::proto::PROTO_UDP;
 use ::turn::proto::chandata::ChannelData;
 use ::turn::proto::channum::ChannelNumber;
-use ::turn::proto::reqfamily::{REQUESTED_FAMILY_IPV6, RequestedAddressFamily};
+use ::turn::proto::reqfamily::REQUESTED_FAMILY_IPV6;
 use ::turn::proto::reqtrans::RequestedTransport;
 use tokio::time::timeout;
 
@@ -204,9 +204,8 @@ impl Client {
 /// What an Allocate request asks for.
 pub(super) fn allocation(request: Request, like: SocketAddr) -> Request {
     let request = request.with(&RequestedTransport { protocol: PROTO_UDP });
-    let family: RequestedAddressFamily = REQUESTED_FAMILY_IPV6;
     // IPv4 is what a server gives unless asked, and what old servers know: RFC 8656 §7.2.
-    if like.is_ipv6() { request.with(&family) } else { request }
+    if like.is_ipv6() { request.with(&REQUESTED_FAMILY_IPV6) } else { request }
 }
 
 fn success(answer: Answer) -> Result<Answer, Failure> {

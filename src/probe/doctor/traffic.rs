@@ -14,6 +14,7 @@ use tokio::time::sleep_until;
 use super::client::{Client, Relayed, channel_data, elapsed};
 use crate::net::clock;
 use crate::probe::message::{Answer, Request};
+use crate::probe::resolve::wildcard;
 
 /// Bytes of a datagram: about what a call's audio has.
 const PAYLOAD_BYTES: usize = 160;
@@ -81,8 +82,7 @@ pub(super) struct Own {
 impl Own {
     /// Asks the server over UDP; none where that is not answered.
     pub(super) async fn find(server: SocketAddr) -> io::Result<Self> {
-        let local = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = UdpSocket::bind(local).await?;
+        let socket = UdpSocket::bind(wildcard(server)).await?;
         let id = rand::random();
         let request = Request::binding(id).bytes();
         let mut buffer = [0; 2048];

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_rustls::client::TlsStream;
 
+use crate::probe::resolve::wildcard;
 use crate::probe::stream::Framed;
 
 const DATAGRAM_BYTES: usize = 65_535;
@@ -22,11 +23,7 @@ pub(super) enum Wire {
 impl Wire {
     /// A socket of its own.
     pub(super) async fn udp(server: SocketAddr) -> io::Result<Self> {
-        let local = match server {
-            SocketAddr::V4(_) => "0.0.0.0:0",
-            SocketAddr::V6(_) => "[::]:0",
-        };
-        let socket = UdpSocket::bind(local).await?;
+        let socket = UdpSocket::bind(wildcard(server)).await?;
         socket.connect(server).await?;
         Ok(Self::Udp(socket))
     }

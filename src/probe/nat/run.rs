@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use super::transaction::{SocketIndex, Transmit};
 use super::verdict::{Kind, Report};
 use crate::net::clock;
 use crate::probe::message::Request;
+use crate::probe::resolve::wildcard;
 
 /// The longest datagram.
 const DATAGRAM_BYTES: usize = 65_535;
@@ -88,14 +89,6 @@ async fn local_towards(server: SocketAddr) -> io::Result<SocketAddr> {
     let socket = UdpSocket::bind(wildcard(server)).await?;
     socket.connect(server).await?;
     Ok(SocketAddr::new(socket.local_addr()?.ip(), 0))
-}
-
-/// Any address and port of the other side's family.
-pub(crate) fn wildcard(other: SocketAddr) -> SocketAddr {
-    match other {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    }
 }
 
 async fn discover(
