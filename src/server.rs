@@ -66,6 +66,8 @@ pub struct Addresses {
     pub listen: Vec<SocketAddr>,
     /// TURN over TLS only.
     pub tls: Vec<SocketAddr>,
+    /// TURN over DTLS, on UDP ports of the other two.
+    pub dtls: Vec<SocketAddr>,
     /// The admin plane.
     pub http: Vec<SocketAddr>,
 }
@@ -108,9 +110,11 @@ impl Running {
         let handovers = config.http.shared.then_some(handovers);
         let net = Net::start(&config.net, &config.turn, http_addresses.clone(), handovers)
             .map_err(Error::Bind)?;
+        let (listen, tls) = (net.listening().to_vec(), net.listening_tls().to_vec());
         let addresses = Addresses {
-            listen: net.listening().to_vec(),
-            tls: net.listening_tls().to_vec(),
+            dtls: if net.speaks_dtls() { [&listen[..], &tls].concat() } else { Vec::new() },
+            listen,
+            tls,
             http: http_addresses,
         };
         let state = Arc::new(State { net, ready: AtomicBool::new(true) });
@@ -156,6 +160,9 @@ impl Running {
         }
         for address in &self.addresses.tls {
             info!(%address, "listening (tls)");
+        }
+        for address in &self.addresses.dtls {
+            info!(%address, "listening (dtls)");
         }
         let certificates = self.state.net.certificates().map(|certificates| certificates.served());
         for (index, certificate) in certificates.iter().flat_map(|all| all.iter()).enumerate() {

@@ -86,7 +86,11 @@ log            {} as {}, to stderr
 ",
         auth.realm,
         list(&net.listen),
-        if net.tls.is_some() { ", TLS" } else { "" },
+        match &net.tls {
+            None => "",
+            Some(tls) if tls.dtls => ", TLS, DTLS",
+            Some(_) => ", TLS",
+        },
         if config.http.shared { ", HTTP" } else { "" },
         proxies(&net.proxies),
         net.tls.as_ref().map_or_else(String::new, |tls| certificates(tls, unix_secs)),
@@ -125,6 +129,7 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
         "listen": net.listen,
         "tls": net.tls.as_ref().map(|tls| json!({
             "listen": tls.listen,
+            "dtls": tls.dtls,
             "certificates": tls.pairs.iter().map(|pair| json!({
                 "names": pair.certificate.names(),
                 "not_after_unix_seconds": pair.certificate.not_after(),
@@ -263,7 +268,7 @@ mod tests {
         let expected = "\
 configuration  built-in defaults: ok
 realm          localhost
-listen         127.0.0.1:3478 (UDP, TCP, TLS)
+listen         127.0.0.1:3478 (UDP, TCP, TLS, DTLS)
 tls only       127.0.0.1:5349
 certificate    localhost, 127.0.0.1, ::1; expires in 20 days
 threads        one per core

@@ -72,7 +72,8 @@ fn dev_config() -> Config {
 
 /// Says who holds the port of a listener that is taken.
 fn explained(error: server::Error) -> Error {
-    let server::Error::Bind(BindError::Listen { address, transport: "udp", error: cause }) = &error
+    let server::Error::Bind(BindError::Listen { address, transport: "udp" | "dtls", error: cause }) =
+        &error
     else {
         return error.into();
     };
@@ -115,6 +116,7 @@ mod tests {
         let addresses = Addresses {
             listen: vec!["127.0.0.1:3478".parse().unwrap()],
             tls: Vec::new(),
+            dtls: Vec::new(),
             http: vec!["127.0.0.1:8080".parse().unwrap()],
         };
         let expected = r#"hairpin is ready. For your RTCPeerConnection:

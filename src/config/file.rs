@@ -36,6 +36,7 @@ pub(super) struct Tls {
     pub(super) cert: FileNames,
     pub(super) key: FileNames,
     pub(super) listen: Vec<Listen>,
+    pub(super) dtls: bool,
 }
 
 #[derive(Clone, Default, Deserialize, PartialEq)]

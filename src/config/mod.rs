@@ -124,7 +124,8 @@ impl Config {
     pub fn dev() -> Self {
         let (mut config, _) = parse(Path::new("--dev"), DEV, None).expect("a constant, and tested");
         let pair = Pair::self_signed(&DEV_NAMES).expect("the system has randomness");
-        config.net.tls = Some(net::tls::Config { pairs: vec![pair], listen: Vec::new() });
+        let tls = net::tls::Config { pairs: vec![pair], listen: Vec::new(), dtls: true };
+        config.net.tls = Some(tls);
         config
     }
 

@@ -6,6 +6,7 @@
 //! are two clients of this server that relay to each other on different shards; see `post`.
 
 pub mod clock;
+mod dtls;
 pub mod egress;
 mod journal;
 pub mod ports;
@@ -96,7 +97,7 @@ pub enum BindError {
     Listen {
         /// Where.
         address: SocketAddr,
-        /// Over what: "udp" or "tcp".
+        /// Over what: "udp", "tcp", "tls" or "dtls".
         transport: &'static str,
         /// Why not.
         error: io::Error,
@@ -129,6 +130,7 @@ impl std::error::Error for BindError {}
 pub struct Net {
     shards: Vec<Handle>,
     listening: Listening,
+    speaks_dtls: bool,
     certificates: Option<Arc<Certificates>>,
     connections: Arc<ConnectionCount>,
     pools: Arc<[Arc<PortPool>]>,
@@ -144,21 +146,10 @@ impl Net {
         endpoints: Vec<SocketAddr>,
         http: Option<mpsc::Sender<Handover>>,
     ) -> Result<Self, BindError> {
-        for &address in &config.listen {
-            let failed = |transport| move |error| BindError::Listen { address, transport, error };
-            sys::probe(address).map_err(failed("udp"))?;
-            stream::probe(address).map_err(failed("tcp"))?;
-        }
+        probe(config)?;
         let relay_addresses = config.relays_from();
-        for &address in &relay_addresses {
-            probe_relay(address, config.relay_ports.clone())
-                .map_err(|error| BindError::Relay { address, error })?;
-        }
         let tls = config.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
-        for &address in tls {
-            let failed = |error| BindError::Listen { address, transport: "tls", error };
-            stream::probe(address).map_err(failed)?;
-        }
+        let speaks_dtls = config.tls.as_ref().is_some_and(|tls| tls.dtls);
         let certificates =
             config.tls.as_ref().map(|tls| Arc::new(Certificates::new(tls.pairs.clone())));
         let pools: Arc<[_]> = relay_addresses
@@ -187,9 +178,14 @@ impl Net {
             count: Arc::clone(&connections),
             http,
         };
+        let dtls = certificates.clone().filter(|_| speaks_dtls).map(|certificates| {
+            let count = Arc::clone(&streams.count);
+            dtls::Settings::new(certificates, config.unauthenticated_idle, count, &seed())
+        });
         let shared = Shared { pools: Arc::clone(&pools), quotas, bind_warned: Arc::default() };
         let listening = Listening { all: config.listen.clone(), tls: tls.to_vec() };
-        let mut net = Self { shards: Vec::new(), listening, certificates, connections, pools };
+        let mut net =
+            Self { shards: Vec::new(), listening, speaks_dtls, certificates, connections, pools };
         for (post, inbox) in post::open(shard_count(config.threads)) {
             let (handle, listening) = thread::start(Start {
                 listening: net.listening.clone(),
@@ -198,6 +194,7 @@ impl Net {
                 seed: seed(),
                 shared: shared.clone(),
                 streams: streams.clone(),
+                dtls: dtls.clone(),
                 post,
                 inbox,
             })?;
@@ -212,6 +209,12 @@ impl Net {
     #[must_use]
     pub fn listening(&self) -> &[SocketAddr] {
         &self.listening.all
+    }
+
+    /// Whether the listeners speak DTLS too, over UDP.
+    #[must_use]
+    pub fn speaks_dtls(&self) -> bool {
+        self.speaks_dtls
     }
 
     /// Where the listeners are that speak TLS only, in the order of the configuration.
@@ -276,6 +279,27 @@ impl Net {
         self.shards.iter().for_each(Handle::stop);
         self.shards.iter().for_each(Handle::join);
     }
+}
+
+/// Tells what cannot be had: `SO_REUSEPORT` would share it with another process.
+fn probe(config: &Config) -> Result<(), BindError> {
+    let failed = |address, transport| move |error| BindError::Listen { address, transport, error };
+    for &address in &config.listen {
+        sys::probe(address).map_err(failed(address, "udp"))?;
+        stream::probe(address).map_err(failed(address, "tcp"))?;
+    }
+    for address in config.relays_from() {
+        probe_relay(address, config.relay_ports.clone())
+            .map_err(|error| BindError::Relay { address, error })?;
+    }
+    let Some(tls) = &config.tls else { return Ok(()) };
+    for &address in &tls.listen {
+        stream::probe(address).map_err(failed(address, "tls"))?;
+        if tls.dtls {
+            sys::probe(address).map_err(failed(address, "dtls"))?;
+        }
+    }
+    Ok(())
 }
 
 fn shard_count(threads: usize) -> usize {

@@ -9,12 +9,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::clock;
 use super::post::{Parcel, Post};
 use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, Opening, split_frames};
 use super::sys::RecvBatch;
 use super::udp::Listener;
 use super::work::{ClientPath, Shared, SocketKey, Work};
+use super::{clock, dtls};
 use crate::turn::{DropReason, Now, Server, Stats};
 
 /// What a connection is read into: the rest of a frame, and a good deal more.
@@ -31,6 +31,7 @@ impl Shard {
     pub(super) fn new(
         server: Server,
         listeners: Vec<Listener>,
+        dtls: Option<dtls::Settings>,
         shared: Shared,
         post: Post,
     ) -> Rc<RefCell<Self>> {
@@ -38,7 +39,7 @@ impl Shard {
             RefCell::new(Self {
                 batch: RecvBatch::new(),
                 stream_buffer: vec![0; STREAM_BUFFER].into(),
-                work: Work::new(server, listeners, shared, post, me.clone()),
+                work: Work::new(server, listeners, dtls, shared, post, me.clone()),
             })
         })
     }
@@ -61,8 +62,14 @@ impl Shard {
         let Some(socket) = work.socket(key) else { return Ok(0) };
         let received = socket.recv(batch)?;
         let now = clock::now();
-        for &datagram in batch.datagrams() {
+        for at in 0..batch.len() {
+            let datagram = batch.datagrams()[at];
             match key {
+                SocketKey::Listener(listener)
+                    if work.is_dtls(listener, &batch.bytes()[datagram.range()]) =>
+                {
+                    work.handle_dtls(listener, datagram, batch.bytes_mut(), now);
+                }
                 SocketKey::Listener(listener) => {
                     work.handle_datagram(listener, datagram, batch.bytes(), now);
                 }
@@ -154,6 +161,7 @@ impl Shard {
     /// Ends what has expired; returns when to come back.
     pub(super) fn handle_timeout(&mut self, now: Now) -> Option<Instant> {
         self.work.server.handle_timeout(now);
+        self.work.handle_dtls_timeout(now);
         self.work.handle_events(&[]);
         self.work.server.poll_timeout()
     }
@@ -168,6 +176,7 @@ impl Shard {
     pub(super) fn shutdown(&mut self) {
         self.work.server.shutdown(clock::now());
         self.work.handle_events(&[]);
+        self.work.shutdown_dtls();
     }
 
     /// A copy of the counters.

@@ -1,5 +1,7 @@
 //! What a shard does about each verdict: binds, relays, replies, and sends what has come together.
 
+mod dtls;
+
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
@@ -12,6 +14,7 @@ use slotmap::{SecondaryMap, SlotMap};
 use tokio::task::AbortHandle;
 use tracing::warn;
 
+use super::dtls::{SessionId, Sessions, Settings};
 use super::egress::{Egress, Route};
 use super::journal;
 use super::ports::{Parity, PortPool};
@@ -52,6 +55,8 @@ pub(super) enum ClientPath {
     Datagram(Route<SocketKey>),
     /// Over its connection.
     Stream(ConnectionId),
+    /// In its DTLS session.
+    Dtls(SessionId),
 }
 
 /// What an allocation holds outside of the core. Dropping it closes the socket and gives back
@@ -69,6 +74,9 @@ impl Drop for Leg {
     }
 }
 
+/// What a turn sends as datagrams.
+type Outbox = Egress<SocketKey>;
+
 /// All of a shard but its receive buffers.
 pub(super) struct Work {
     pub(super) server: Server,
@@ -77,7 +85,11 @@ pub(super) struct Work {
     pub(super) connections: SlotMap<ConnectionId, Rc<Connection>>,
     /// Connections with something to write in this turn.
     pushed: Vec<ConnectionId>,
-    egress: Egress<SocketKey>,
+    /// Where DTLS is spoken.
+    dtls: Option<Sessions>,
+    /// Where in a datagram of DTLS the messages are; empty between datagrams.
+    messages: Vec<Range<usize>>,
+    egress: Outbox,
     reply: Vec<u8>,
     shared: Shared,
     pub(super) post: Post,
@@ -89,6 +101,7 @@ impl Work {
     pub(super) fn new(
         server: Server,
         listeners: Vec<Listener>,
+        dtls: Option<Settings>,
         shared: Shared,
         post: Post,
         me: Weak<RefCell<Shard>>,
@@ -99,6 +112,8 @@ impl Work {
             legs: SecondaryMap::new(),
             connections: SlotMap::with_key(),
             pushed: Vec::new(),
+            dtls: dtls.map(Sessions::new),
+            messages: Vec::new(),
             egress: Egress::new(),
             reply: Vec::new(),
             shared,
@@ -110,6 +125,7 @@ impl Work {
     /// Forgets what was to be sent.
     pub(super) fn abandon(&mut self) {
         self.egress = Egress::new();
+        self.messages.clear();
         for id in self.pushed.drain(..) {
             // What it is owed goes out now, or at its own next turn.
             let _ = self.connections.get(id).map(|connection| connection.flush());
@@ -131,15 +147,22 @@ impl Work {
         bytes: &[u8],
         now: Now,
     ) {
-        let Some(local) = self.listeners.get(listener).map(|own| own.address) else { return };
+        let Some((back, client, server)) = self.ends(listener, datagram) else { return };
+        let from = FiveTuple { transport: Transport::Udp, client, server };
+        self.handle_client(ClientPath::Datagram(back), from, datagram.range(), bytes, now);
+    }
+
+    /// The way back to who sent a datagram, its address, and ours.
+    fn ends(
+        &self,
+        listener: usize,
+        datagram: Datagram,
+    ) -> Option<(Route<SocketKey>, SocketAddr, SocketAddr)> {
+        let local = self.listeners.get(listener)?.address;
         let back =
             Route { socket: SocketKey::Listener(listener), to: datagram.from, from: datagram.to };
-        let from = FiveTuple {
-            transport: Transport::Udp,
-            client: datagram.from,
-            server: SocketAddr::new(datagram.to.unwrap_or(local.ip()), local.port()),
-        };
-        self.handle_client(ClientPath::Datagram(back), from, datagram.range(), bytes, now);
+        let server = SocketAddr::new(datagram.to.unwrap_or(local.ip()), local.port());
+        Some((back, datagram.from, server))
     }
 
     /// One message from a client, whichever way it came.
@@ -189,6 +212,11 @@ impl Work {
                 if connection.becomes_due() {
                     self.pushed.push(id);
                 }
+            }
+            ClientPath::Dtls(id) => {
+                let Some(sessions) = &mut self.dtls else { return };
+                let said = sessions.say(id, [&self.reply, &[], &[]], &mut self.egress);
+                said.unwrap_or_else(|reason| drop(self.server.drop(reason)));
             }
         }
     }
@@ -274,6 +302,12 @@ impl Work {
                     Ok(()) => {}
                     Err(_) => drop(self.server.drop(DropReason::StreamFull)),
                 }
+            }
+            ClientPath::Dtls(id) => {
+                let Some(sessions) = &mut self.dtls else { return };
+                let parts = [header.as_bytes(), &bytes[data], &[0; 3][..padding]];
+                let said = sessions.say(id, parts, &mut self.egress);
+                said.unwrap_or_else(|reason| drop(self.server.drop(reason)));
             }
         }
     }

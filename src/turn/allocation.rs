@@ -24,17 +24,39 @@ labelled! {
         Tcp = "tcp",
         /// A stream within TLS.
         Tls = "tls",
+        /// Datagrams within DTLS (RFC 7350).
+        Dtls = "dtls",
     }
 }
 
 impl Transport {
     /// Whether messages follow each other without bounds: then ChannelData is padded
-    /// (RFC 8656 §12.5), and the client has shown that it receives what we send.
+    /// (RFC 8656 §12.5).
     #[must_use]
     pub fn is_stream(self) -> bool {
         match self {
-            Self::Udp => false,
+            Self::Udp | Self::Dtls => false,
             Self::Tcp | Self::Tls => true,
+        }
+    }
+
+    /// Whether a client has shown that it receives what we send, before it can send anything.
+    #[must_use]
+    pub fn proves_address(self) -> bool {
+        match self {
+            Self::Udp => false,
+            Self::Tcp | Self::Tls | Self::Dtls => true,
+        }
+    }
+
+    /// The longest message that can be sent at once.
+    #[must_use]
+    pub fn message_len_max(self) -> usize {
+        match self {
+            // What a UDP datagram holds over IPv4. Over IPv6 twenty bytes more would do.
+            Self::Udp | Self::Tcp | Self::Tls => 65_507,
+            // A message is a record (RFC 6347 §4.1.1).
+            Self::Dtls => 1 << 14,
         }
     }
 }

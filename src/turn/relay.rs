@@ -12,9 +12,6 @@ use crate::stun::attribute::AttributeType;
 use crate::stun::message::{ATTRIBUTE_HEADER_LEN, HEADER_LEN, MAGIC_COOKIE, message_type};
 use crate::stun::{AddressFamily, ChannelData, Class, Method, TransactionId, address, channel};
 
-/// The longest payload of a UDP datagram over IPv4. Over IPv6 twenty bytes more would do.
-const DATAGRAM_LEN_MAX: usize = 65_507;
-
 impl Server {
     /// ChannelData from a client (RFC 8656 §12.6). Refreshes nothing.
     pub(super) fn handle_channel_data(
@@ -45,22 +42,22 @@ impl Server {
     ) -> Result<Verdict, DropReason> {
         let allocation =
             self.allocations.live_mut(on, now.instant).ok_or(DropReason::NoAllocation)?;
-        let is_stream = allocation.client.transport.is_stream();
+        let transport = allocation.client.transport;
         let channel = allocation.channel_of(from, now.instant);
         let overhead = match channel {
             Some(_) => channel::HEADER_LEN,
             None => HEADER_LEN + data_indication_body_len(from, length),
         };
-        if length + overhead > DATAGRAM_LEN_MAX {
+        if length + overhead > transport.message_len_max() {
             return Err(DropReason::TooLarge);
         }
         allocation.admit(Direction::ToClient, from.ip(), length, now.instant)?;
-        self.stats.relay(Direction::ToClient, allocation.client.transport, length);
-        // Fits: DATAGRAM_LEN_MAX is less than 2^16.
+        self.stats.relay(Direction::ToClient, transport, length);
+        // Fits: no message is longer than 2^16.
         let length = length as u16;
         let (header, padding) = match channel {
             Some(number) => {
-                let padding = if is_stream { padding_of(length) } else { 0 };
+                let padding = if transport.is_stream() { padding_of(length) } else { 0 };
                 (channel_data_header(&channel::header(number, length)), padding)
             }
             None => (self.data_indication_header(from, length), padding_of(length)),

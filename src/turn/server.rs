@@ -173,6 +173,18 @@ impl Server {
         }
     }
 
+    /// Whether the driver may send a reply of its own, such as one of a handshake, to a client that
+    /// may have forged its source. It counts among the replies to requests.
+    pub fn admit_stranger(&mut self, from: &FiveTuple, now: Now) -> Result<(), DropReason> {
+        if !self.may_be_answered(from) {
+            return Err(DropReason::SourceForbidden);
+        }
+        if !self.unauthenticated.admit(from.client.ip(), now.instant) {
+            return Err(DropReason::RateLimited);
+        }
+        Ok(())
+    }
+
     /// Whether this client has an allocation.
     #[must_use]
     pub fn has_allocation(&self, client: &FiveTuple) -> bool {
@@ -339,9 +351,11 @@ impl Server {
     }
 
     /// Only where the source may be forged does a reply need a limit: a stream has been opened by
-    /// whoever reads from it.
+    /// whoever reads from it, and a DTLS session by whoever read the cookie.
     fn admit_unauthenticated(&mut self, from: &FiveTuple, now: Now) -> Result<(), DropReason> {
-        if from.transport.is_stream() || self.unauthenticated.admit(from.client.ip(), now.instant) {
+        if from.transport.proves_address()
+            || self.unauthenticated.admit(from.client.ip(), now.instant)
+        {
             Ok(())
         } else {
             Err(DropReason::RateLimited)

@@ -37,6 +37,10 @@ labelled! {
         ClassNotAllowed = "class_not_allowed",
         /// The first byte is of no protocol served here.
         Demux = "demux",
+        /// There are too many DTLS sessions, or handshakes, in all or from this source.
+        DtlsFull = "dtls_full",
+        /// A DTLS record that belongs to no session, or that its session has no use for.
+        DtlsStray = "dtls_stray",
         /// An indication with missing, malformed or unknown attributes.
         IndicationMalformed = "indication_malformed",
         /// A Binding indication: a sign of life that asks for nothing.

@@ -18,6 +18,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::datagrams::Dtls;
 use super::stream::{Framed, Stream};
 
 /// Generous: a loaded machine is slow, and nothing is measured.
@@ -187,6 +188,7 @@ pub(crate) enum Received {
 enum Wire {
     Udp(UdpSocket),
     Stream(Mutex<Framed>),
+    Dtls(Mutex<Dtls>),
 }
 
 /// One client, which is one five-tuple.
@@ -218,6 +220,24 @@ impl Client {
     /// A client `alice` on a connection from `local` to the server.
     pub(crate) fn over(stream: impl Stream, local: SocketAddr, server: SocketAddr) -> Self {
         Self::on(Wire::Stream(Mutex::new(Framed::new(stream))), local, server)
+    }
+
+    /// A client `alice` in a DTLS session.
+    pub(crate) fn within(dtls: Dtls) -> Self {
+        let (local, server) = (dtls.local(), dtls.server());
+        Self::on(Wire::Dtls(Mutex::new(dtls)), local, server)
+    }
+
+    /// The session of a client that has one, and is done with it.
+    pub(crate) fn into_dtls(self) -> Dtls {
+        let Wire::Dtls(dtls) = self.wire else { panic!("no DTLS") };
+        dtls.into_inner()
+    }
+
+    /// The session of a client that has one.
+    pub(crate) fn dtls(&mut self) -> &mut Dtls {
+        let Wire::Dtls(dtls) = &mut self.wire else { panic!("no DTLS") };
+        dtls.get_mut()
     }
 
     fn on(wire: Wire, local: SocketAddr, server: SocketAddr) -> Self {
@@ -266,7 +286,7 @@ impl Client {
     /// Says on a connection that nothing follows.
     pub(crate) async fn shutdown(&self) {
         match &self.wire {
-            Wire::Udp(_) => panic!("nothing to close"),
+            Wire::Udp(_) | Wire::Dtls(_) => panic!("nothing to close"),
             Wire::Stream(framed) => framed.lock().await.shutdown().await.unwrap(),
         }
     }
@@ -296,6 +316,7 @@ impl Client {
         match &self.wire {
             Wire::Udp(socket) => drop(socket.send_to(bytes, self.server).await.unwrap()),
             Wire::Stream(framed) => framed.lock().await.send(bytes).await.unwrap(),
+            Wire::Dtls(dtls) => dtls.lock().await.send(bytes).await,
         }
     }
 
@@ -304,6 +325,7 @@ impl Client {
         let socket = match &self.wire {
             Wire::Udp(socket) => socket,
             Wire::Stream(framed) => return framed.lock().await.recv(until).await,
+            Wire::Dtls(dtls) => return dtls.lock().await.recv(until).await,
         };
         let mut bytes = vec![0; 65_536];
         let received = timeout_at(until, socket.recv_from(&mut bytes)).await.ok()?;
@@ -320,7 +342,7 @@ impl Client {
             self.send_raw(request).await;
             // A stream loses nothing, so nothing is sent twice.
             let wait = match self.wire {
-                Wire::Udp(_) => RETRANSMIT,
+                Wire::Udp(_) | Wire::Dtls(_) => RETRANSMIT,
                 Wire::Stream(..) => DEADLINE,
             };
             let until = Instant::now() + wait;

@@ -6,7 +6,9 @@ mod common;
 
 mod addresses;
 mod client;
+mod datagrams;
 mod discovery;
+mod dtls;
 mod foreign;
 mod lifetimes;
 mod limits;

@@ -379,7 +379,7 @@ pub(crate) fn write_pair(directory: &Path) -> Files {
     files
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     use base64::Engine;
 
     let text = base64::prelude::BASE64_STANDARD.encode(der);

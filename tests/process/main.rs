@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod deploy;
 mod descriptors;
+mod dtls;
 mod hostile;
 mod logs;
 mod memory;

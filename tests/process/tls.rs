@@ -71,7 +71,8 @@ fn certificates_that_cannot_serve_are_refused_with_file_line_and_key() {
             "tls.listen[0]",
             "is in `listen` already",
         ),
-        ("cert = \"a.pem\"\nkey = \"a.key\"\ndtls = true", 4, "tls.dtls", "unknown key"),
+        ("dtls = true", 2, "tls.dtls", "needs tls.cert and tls.key"),
+        ("cert = \"a.pem\"\nkey = \"a.key\"\ndtls = 1", 4, "tls.dtls", ""),
     ] {
         let config = ConfigFile::new(&format!("[tls]\n{tls}\n[http]\nlisten = []\n"));
         // In front of [tls] it would move the lines.
@@ -97,14 +98,14 @@ fn certificates_that_cannot_serve_are_refused_with_file_line_and_key() {
 #[test]
 fn check_explains_tls_and_warns_before_it_expires() {
     let tls = "cert = [\"a.pem\", \"b.pem\"]\nkey = [\"a.key\", \"b.key\"]\n\
-               listen = [\"127.0.0.1:5349\"]";
+               listen = [\"127.0.0.1:5349\"]\ndtls = true";
     let config = ConfigFile::new(&toml(tls));
     write_pair(&config, "a.pem", "a.key", 10 * 24 * 3600 + 1800);
     write_pair(&config, "b.pem", "b.key", YEAR + 1800);
     let ended = check(&config);
     assert!(ended.status.success(), "{ended:?}");
     for line in [
-        "listen         127.0.0.1:0 (UDP, TCP, TLS)\n",
+        "listen         127.0.0.1:0 (UDP, TCP, TLS, DTLS)\n",
         "tls only       127.0.0.1:5349\n",
         "certificate    localhost, 127.0.0.1; expires in 10 days\n",
         "certificate    localhost, 127.0.0.1; expires in 365 days\n",

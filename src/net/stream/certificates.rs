@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, mem};
 
 use arc_swap::ArcSwap;
+use openssl::ssl::SslContext;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -21,7 +22,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use crate::logging::escaped;
-use crate::net::clock;
+use crate::net::{clock, dtls};
 
 /// A chain of certificates is a few kilobytes; what is larger is another file.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -67,6 +68,8 @@ impl std::error::Error for LoadError {}
 /// A certificate with its key, ready to serve.
 pub struct Certificate {
     key: Arc<CertifiedKey>,
+    /// The same for DTLS.
+    dtls: SslContext,
     names: Vec<String>,
     not_after: u64,
 }
@@ -144,6 +147,7 @@ impl Certificate {
             .map_err(|error| Unusable::Certificate(format!("not a certificate: {error}")))?;
         let names = names(&parsed);
         let not_after = parsed.validity().not_after.timestamp().max(0) as u64;
+        let dtls = dtls::context(&chain, &key);
         let provider = aws_lc_rs::default_provider();
         let key = provider
             .key_provider
@@ -155,7 +159,9 @@ impl Certificate {
             Err(rustls::Error::InconsistentKeys(_)) => return Err(Unusable::Mismatch),
             Err(error) => return Err(Unusable::Certificate(error.to_string())),
         }
-        Ok(Self { key: Arc::new(key), names, not_after })
+        // Last: what is wrong with a pair is better told by the others.
+        let dtls = dtls.map_err(|error| Unusable::Certificate(error.to_string()))?;
+        Ok(Self { key: Arc::new(key), dtls, names, not_after })
     }
 
     fn self_signed(names: &[&str]) -> Result<Self, rcgen::Error> {
@@ -190,6 +196,11 @@ impl Certificate {
     #[must_use]
     pub fn der(&self) -> &[u8] {
         self.key.cert.first().map_or(&[], |own| own.as_ref())
+    }
+
+    /// What DTLS sessions begin with.
+    pub(in crate::net) fn dtls(&self) -> &SslContext {
+        &self.dtls
     }
 
     /// Whether it is for a host. A wildcard stands for one label, and not for a part of one.
@@ -304,7 +315,11 @@ impl Certificates {
 
     /// Of several for one name, such as an RSA and an ECDSA one, the first that the client can
     /// verify.
-    fn choose(&self, host: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    pub(in crate::net) fn choose(
+        &self,
+        host: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<Certificate>> {
         let served = self.served.load();
         let named = |own: &&Arc<Certificate>| host.is_some_and(|host| own.is_for(host));
         let verifiable = |own: &&Arc<Certificate>| own.key.key.choose_scheme(schemes).is_some();
@@ -314,7 +329,7 @@ impl Certificates {
             .find(verifiable)
             .or_else(|| served.iter().find(named))
             .or_else(|| served.first());
-        chosen.map(|own| Arc::clone(&own.key))
+        chosen.map(Arc::clone)
     }
 
     /// What serves, in the order of the configuration.
@@ -335,7 +350,8 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(hello.server_name(), hello.signature_schemes())
+        let chosen = self.choose(hello.server_name(), hello.signature_schemes())?;
+        Some(Arc::clone(&chosen.key))
     }
 }
 

@@ -283,3 +283,35 @@ pub(in crate::net) fn split_frames(
     }
     Ok(at)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flush_is_due_once_however_much_is_pushed() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let client = TcpStream::connect(server).await.unwrap();
+        let (accepted, from) = listener.accept().await.unwrap();
+        let connection = Connection::new(accepted, Ends { client: from, server }, None);
+        for turn in 0..3_u8 {
+            let due = (0..100).filter(|_| {
+                connection.push(&[turn], &[turn], 2, Importance::Data).unwrap();
+                connection.becomes_due()
+            });
+            assert_eq!(due.count(), 1, "turn {turn}");
+            connection.flush().unwrap();
+            let mut received = Vec::new();
+            while received.len() < 400 {
+                client.readable().await.unwrap();
+                let mut bytes = [0; 400];
+                let read = client.try_read(&mut bytes).unwrap_or(0);
+                received.extend_from_slice(&bytes[..read]);
+            }
+            assert_eq!(received, [turn, turn, 0, 0].repeat(100));
+        }
+    }
+}

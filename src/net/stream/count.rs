@@ -43,12 +43,16 @@ labelled! {
         Tls = "tls",
         /// HTTP, with TLS or without.
         Http = "http",
+        /// A session over UDP.
+        Dtls = "dtls",
     }
 }
 
 /// The counts. Only opening and closing a connection take the lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::net) struct ConnectionCount {
+    all_max: usize,
+    per_source_max: usize,
     state: Mutex<State>,
     live: [AtomicU64; Kind::ALL.len()],
     refused: [AtomicU64; Refusal::ALL.len()],
@@ -60,16 +64,29 @@ struct State {
     by_source: HashMap<u64, usize>,
 }
 
+impl Default for ConnectionCount {
+    /// With the limits of connections.
+    fn default() -> Self {
+        Self::new(CONNECTIONS_MAX, CONNECTIONS_PER_SOURCE_MAX)
+    }
+}
+
 impl ConnectionCount {
+    /// Nothing yet, and no more than so many.
+    pub(in crate::net) fn new(all_max: usize, per_source_max: usize) -> Self {
+        let (live, refused) = Default::default();
+        Self { all_max, per_source_max, state: Mutex::default(), live, refused }
+    }
+
     /// Counts a connection, as long as the result lives, unless there are too many.
-    pub(super) fn take(self: &Arc<Self>, source: IpAddr) -> Result<Counted, Refusal> {
+    pub(in crate::net) fn take(self: &Arc<Self>, source: IpAddr) -> Result<Counted, Refusal> {
         let source = source_prefix(source);
         let mut state = self.lock();
         let held = state.by_source.get(&source).copied().unwrap_or(0);
-        if state.all >= CONNECTIONS_MAX {
+        if state.all >= self.all_max {
             return Err(Refusal::LimitTotal);
         }
-        if held >= CONNECTIONS_PER_SOURCE_MAX {
+        if held >= self.per_source_max {
             return Err(Refusal::LimitSource);
         }
         state.all += 1;
@@ -111,7 +128,7 @@ impl ConnectionCount {
 
 /// One connection's place in the counts, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(in crate::net) struct Counted {
     count: Arc<ConnectionCount>,
     source: u64,
     kind: Kind,
@@ -119,7 +136,7 @@ pub(super) struct Counted {
 
 impl Counted {
     /// Counts it as another kind from now on.
-    pub(super) fn becomes(&mut self, kind: Kind) {
+    pub(in crate::net) fn becomes(&mut self, kind: Kind) {
         self.count.live[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
         self.count.live[kind as usize].fetch_add(1, Ordering::Relaxed);
         self.kind = kind;
@@ -148,7 +165,7 @@ mod tests {
         held[0].becomes(Kind::Http);
         assert_eq!(
             Kind::ALL.iter().map(|&kind| count.live(kind)).collect::<Vec<_>>(),
-            [1023, 0, 1]
+            [1023, 0, 1, 0]
         );
         drop(held);
         assert!(count.take(source).is_ok());

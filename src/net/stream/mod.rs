@@ -29,8 +29,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
 pub(super) use connection::{Connection, FRAME_LEN_MAX, Importance, split_frames};
-pub(super) use count::ConnectionCount;
-use count::{Counted, Kind, Refusal};
+use count::Refusal;
+pub(super) use count::{ConnectionCount, Counted, Kind};
 use handover::Handover;
 pub(super) use opening::Opening;
 use proxy::Ends;

@@ -32,6 +32,8 @@ pub struct Config {
     pub pairs: Vec<Pair>,
     /// Ports that speak TLS only, besides those that speak TURN over TCP too.
     pub listen: Vec<SocketAddr>,
+    /// Whether DTLS is spoken on all these ports too, over UDP.
+    pub dtls: bool,
 }
 
 /// How every handshake goes. There is no early data: it could be replayed.

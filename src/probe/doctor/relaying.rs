@@ -95,8 +95,7 @@ async fn talk(
     login: Option<&Login>,
 ) -> Option<()> {
     reach(log, case, relayed)?;
-    let mut peers = Peers::find(case, login).await;
-    let mut far = permit(log, case, client, &mut peers, relayed).await?;
+    let (mut far, own) = permit(log, case, client, login, relayed).await?;
     let mut carried = bind(log, case, client, &far).await;
     if carried.is_some() {
         carried = bytes(log, case, client, relayed, &mut far).await;
@@ -104,7 +103,7 @@ async fn talk(
     match &mut far {
         Far::Relay(other, _) => {
             let _ = refresh_to_zero(other).await;
-            from_outside(log, case, client, relayed, peers).await;
+            from_outside(log, case, client, relayed, own).await;
         }
         // It has just been there.
         Far::Own(_) => {}
@@ -271,19 +270,22 @@ impl Peers {
     }
 }
 
-/// Asks for permission for each peer there is; the one to talk to.
+/// Asks for permission for each peer there is; the one to talk to, and this machine's own socket
+/// where it is another one.
 async fn permit(
     log: &mut Log<'_>,
     case: &Case<'_>,
     client: &mut Client,
-    peers: &mut Peers,
+    login: Option<&Login>,
     relayed: SocketAddr,
-) -> Option<Far> {
-    let begun = log.begin("permission", case.options.limit * 3);
+) -> Option<(Far, Option<Own>)> {
+    // Three for finding peers, and one for each permission.
+    let begun = log.begin("permission", case.options.limit * 6);
+    let peers = Peers::find(case, login).await;
     let mut details = Vec::new();
     let mut refused = Vec::new();
     let mut far = None;
-    match std::mem::replace(&mut peers.relay, Err(String::new())) {
+    match peers.relay {
         Err(why) => details.push(format!("no second allocation to talk to ({why})")),
         Ok((mut other, address)) => {
             let near = permission(client, address).await;
@@ -301,22 +303,23 @@ async fn permit(
             }
         }
     }
-    if let Some(own) = peers.own.take() {
-        match permission(client, own.mapped).await {
-            Ok(()) => {
-                details.push(format!("{}, this machine", own.mapped));
-                peers.own = Some(own);
+    let mut own = peers.own;
+    if let Some(found) = &own {
+        match permission(client, found.mapped).await {
+            Ok(()) => details.push(format!("{}, this machine", found.mapped)),
+            Err(failure) => {
+                refused.push((found.mapped, failure));
+                own = None;
             }
-            Err(failure) => refused.push((own.mapped, failure)),
         }
     }
     if far.is_none() {
-        far = peers.own.take().map(Far::Own);
+        far = own.take().map(Far::Own);
     }
     let outcome = match (far, refused.first()) {
         (Some(far), _) => {
             details.extend(refused.iter().map(|(peer, _)| format!("{} refused", peer.ip())));
-            Ok((far, details.join("; ")))
+            Ok(((far, own), details.join("; ")))
         }
         (None, Some((_, Failure::Refused { code: 403, .. }))) => {
             let refused: Vec<_> = refused.iter().map(|(peer, _)| *peer).collect();
@@ -392,11 +395,11 @@ async fn from_outside(
     case: &Case<'_>,
     client: &mut Client,
     relayed: SocketAddr,
-    peers: Peers,
+    own: Option<Own>,
 ) {
     let limit = case.options.limit;
     let begun = log.begin("from outside", limit);
-    let Some(own) = peers.own else {
+    let Some(own) = own else {
         let why = "this machine is no peer that the server would take; whether others reach the \
                    relay ports is not known";
         return log.skip(begun, why.to_owned());

@@ -252,5 +252,5 @@ fn pem(label: &str, der: &[u8]) -> String {
 /// The certificate that a client which asks for `host` is shown.
 fn shown(store: &Certificates, host: &str) -> Vec<u8> {
     let chosen = store.choose(Some(host), &[SignatureScheme::ECDSA_NISTP256_SHA256]).unwrap();
-    chosen.cert[0].to_vec()
+    chosen.der().to_vec()
 }
