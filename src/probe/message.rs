@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use ::stun::addr::MappedAddress;
 use ::stun::attributes::{
     ATTR_ALTERNATE_SERVER, ATTR_CHANGE_REQUEST, ATTR_MAPPED_ADDRESS, ATTR_MESSAGE_INTEGRITY,
-    ATTR_NONCE, ATTR_OTHER_ADDRESS, ATTR_PADDING, ATTR_REALM, ATTR_RESPONSE_ORIGIN,
-    ATTR_RESPONSE_PORT, ATTR_SOFTWARE, AttrType,
+    ATTR_NONCE, ATTR_OTHER_ADDRESS, ATTR_PADDING, ATTR_REALM, ATTR_RESPONSE_PORT, ATTR_SOFTWARE,
+    AttrType,
 };
 use ::stun::error_code::ErrorCodeAttribute;
 use ::stun::fingerprint::FINGERPRINT;
@@ -196,12 +196,6 @@ impl Answer {
     #[must_use]
     pub fn other(&self) -> Option<SocketAddr> {
         self.address(ATTR_OTHER_ADDRESS)
-    }
-
-    /// RESPONSE-ORIGIN, RFC 5780 §7.3.
-    #[must_use]
-    pub fn origin(&self) -> Option<SocketAddr> {
-        self.address(ATTR_RESPONSE_ORIGIN)
     }
 
     /// Where a 300 sends its client.

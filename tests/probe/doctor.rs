@@ -1,6 +1,7 @@
 //! `hairpin doctor` where all is well, against servers of both kinds, and its manners.
 
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -116,6 +117,25 @@ fn text_shows_deadlines_causes_and_no_colour_in_a_pipe() {
     assert!(text.contains("  works\n") && text.contains("  does not work\n"), "{text}");
     assert!(text.contains("cause") && text.contains("change"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text}");
+}
+
+/// `script` gives the program a terminal.
+#[test]
+fn colour_is_for_terminals_and_for_those_who_want_it() {
+    const GREEN: &str = "\u{1b}[32m";
+    let server = Server::start(&Settings::default());
+    let program = env!("CARGO_BIN_EXE_hairpin");
+    let line = format!("{program} doctor stun:{} --count 1", server.turn);
+    let on_a_terminal = |no_color: &str, term: &str| {
+        let mut script = Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
+        let ended = run(script.env("NO_COLOR", no_color).env("TERM", term));
+        assert!(ended.status.success() && ended.stdout.contains("works"), "{ended:?}");
+        ended.stdout
+    };
+    assert!(on_a_terminal("", "xterm").contains(GREEN));
+    assert!(!on_a_terminal("1", "xterm").contains(GREEN));
+    assert!(!on_a_terminal("", "dumb").contains(GREEN));
 }
 
 #[test]

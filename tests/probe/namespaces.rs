@@ -151,6 +151,41 @@ fn routing_is_open_and_a_firewall_is_one() {
     assert_eq!(told["filtering"], "address- and port-dependent");
 }
 
+/// What IPv6 has instead of NATs; asked of our own server.
+#[test]
+fn firewall_of_ipv6_is_seen() {
+    let Some((client, router, server)) =
+        Namespace::new().zip(Namespace::new()).zip(Namespace::new()).map(|((a, b), c)| (a, b, c))
+    else {
+        return;
+    };
+    client.link("lan", &["2001:db8:1::2/64"], &router, &["2001:db8:1::1/64"]);
+    let addresses = ["2001:db8:2::1/64", "2001:db8:2::2/64"];
+    router.link("wan", &["2001:db8:2::9/64"], &server, &addresses);
+    client.ip("-6 route add default via 2001:db8:1::1");
+    server.ip("-6 route add default via 2001:db8:2::9");
+    router.sysctl("net/ipv6/conf/all/forwarding", "1");
+    router.nft(
+        "table ip6 filter { chain pass { type filter hook forward priority 0;
+            iifname wan ct state established,related accept
+            iifname wan drop; } }",
+    );
+    let settings = Settings {
+        listen: r#"["[2001:db8:2::1]:3478"]"#,
+        stun: "nat_discovery = true\nalternate = \"[2001:db8:2::2]:3479\"",
+        ..Settings::default()
+    };
+    let config = ConfigFile::new(&settings.toml());
+    let _server = serve(&server, &config.path());
+    let arguments = ["nat", "--server", "2001:db8:2::1"];
+    let (ended, told) = told_by(&mut client.hairpin(), &arguments);
+    assert!(ended.status.success(), "{ended:?}");
+    let told = &told["results"][0];
+    assert_eq!(told["type"], "firewall", "{told:#}");
+    assert_eq!(told["mapped"], told["local"]);
+    assert_eq!(told["filtering"], "address- and port-dependent");
+}
+
 #[test]
 fn blocked_udp_is_told_where_tcp_answers() {
     let Some(world) = World::new(&masquerade("")) else { return };

@@ -74,7 +74,9 @@ impl Namespace {
         must(Command::new("ip").args(pair.split(' ')));
         for (namespace, device, addresses) in [(self, device, addresses), (other, &far, ends)] {
             for address in addresses {
-                namespace.ip(&format!("addr add {address} dev {device}"));
+                // An IPv6 address is good at once, without a look for duplicates.
+                let flags = if address.contains(':') { " nodad" } else { "" };
+                namespace.ip(&format!("addr add {address} dev {device}{flags}"));
             }
             namespace.ip(&format!("link set {device} up"));
         }

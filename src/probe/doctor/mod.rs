@@ -11,6 +11,6 @@ mod uri;
 mod wire;
 
 pub use checkup::{Credentials, Doing, Options, examine};
-pub use report::{Fault, Report, State, Step, Visit};
+pub use report::{Report, State, Step, Visit};
 pub use tls::Trust;
 pub use uri::{Transport, Uri};

@@ -39,13 +39,13 @@ pub struct Step {
 
 /// What is wrong, and what to change.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Fault {
+pub(super) struct Fault {
     /// What was seen.
-    pub detail: String,
+    pub(super) detail: String,
     /// Why.
-    pub cause: String,
+    pub(super) cause: String,
     /// What to do about it.
-    pub change: String,
+    pub(super) change: String,
 }
 
 impl Fault {
