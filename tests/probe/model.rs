@@ -1,6 +1,6 @@
 //! A network in virtual time: one client machine, a NAT, and an RFC 5780 server with two addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -248,6 +248,9 @@ pub(crate) type Arrival = (SocketAddr, SocketAddr, Vec<u8>);
 pub(crate) struct Network {
     gateway: Gateway,
     server: Server,
+    /// Whether the first transmission of each request is lost, and those it has seen.
+    pub(crate) loses_first: bool,
+    seen: HashSet<Vec<u8>>,
     /// By time and order.
     flying: BTreeMap<(Duration, u64), Arrival>,
     order: u64,
@@ -256,7 +259,14 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) fn new(nat: Nat, server: Server) -> Self {
         let gateway = Gateway { nat, bindings: Vec::new(), next_port: 20_000 };
-        Self { gateway, server, flying: BTreeMap::new(), order: 0 }
+        Self {
+            gateway,
+            server,
+            loses_first: false,
+            seen: HashSet::new(),
+            flying: BTreeMap::new(),
+            order: 0,
+        }
     }
 
     /// A local socket sends.
@@ -265,6 +275,9 @@ impl Network {
             return;
         }
         let source = self.gateway.outbound(from, to, now);
+        if self.seen.insert(bytes.to_vec()) && self.loses_first {
+            return;
+        }
         if to.ip() == public().ip() {
             return self.hairpin(from, source, to, bytes, now);
         }

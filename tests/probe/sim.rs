@@ -36,6 +36,23 @@ fn every_nat_of_rfc_4787_is_recognised() {
     }
 }
 
+#[test]
+fn loss_changes_nothing_but_the_time_it_takes() {
+    for mapping in MAPPINGS {
+        for filtering in FILTERINGS {
+            let nat = Nat::new(mapping, filtering);
+            let mut network = Network::new(nat, Server::default());
+            network.loses_first = true;
+            let (lossy, late) = examine(network);
+            let (good, soon) = discover(nat, Server::default());
+            assert_eq!(lossy.report().mapping, good.report().mapping, "{nat:?}");
+            assert_eq!(lossy.report().filtering, good.report().filtering, "{nat:?}");
+            assert_eq!(lossy.report().kind, good.report().kind, "{nat:?}");
+            assert!(late > soon, "{late:?} {soon:?}");
+        }
+    }
+}
+
 fn assert_recognised(nat: Nat) {
     let what = format!("{nat:?}");
     let cone = nat.mapping == Mapping::EndpointIndependent;
@@ -228,7 +245,10 @@ fn report(nat: Nat, server: Server) -> Report {
 
 /// Runs to the end; with the time it took.
 fn discover(nat: Nat, behaviour: Server) -> (Discovery, Duration) {
-    let mut network = Network::new(nat, behaviour);
+    examine(Network::new(nat, behaviour))
+}
+
+fn examine(mut network: Network) -> (Discovery, Duration) {
     let mut now = Duration::ZERO;
     let mut discovery = Discovery::new(server(), locals(), TIMEOUT, now, SEED);
     while let Some(wakes) = discovery.poll_timeout() {
