@@ -74,7 +74,7 @@ configuration  {origin}: ok
 realm          {}
 listen         {} (UDP, TCP{}{})
 {}{}threads        {threads}
-relay          ports {}-{} ({}), addresses: {relay_addresses}
+relay          {}, ports {}-{} ({}), addresses: {relay_addresses}
 credentials    users: {}, shared secrets: {}
 peers          {}
 allocations    per user: {}, in all: {}
@@ -94,6 +94,7 @@ log            {} as {}, to stderr
         if config.http.shared { ", HTTP" } else { "" },
         proxies(&net.proxies),
         net.tls.as_ref().map_or_else(String::new, |tls| certificates(tls, unix_secs)),
+        if config.turn.tcp_relay { "UDP and TCP" } else { "UDP" },
         net.relay_ports.start(),
         net.relay_ports.end(),
         net.relay_ports.len(),
@@ -141,6 +142,7 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "high": net.relay_ports.end(),
             "addresses": net.relay_addresses,
             "resolved": net.relays_from(),
+            "tcp": config.turn.tcp_relay,
         },
         "auth": {
             "users": auth.users.len(),
@@ -272,7 +274,7 @@ listen         127.0.0.1:3478 (UDP, TCP, TLS, DTLS)
 tls only       127.0.0.1:5349
 certificate    localhost, 127.0.0.1, ::1; expires in 20 days
 threads        one per core
-relay          ports 49152-65535 (16384), addresses: 127.0.0.1 (from the listeners)
+relay          UDP and TCP, ports 49152-65535 (16384), addresses: 127.0.0.1 (from the listeners)
 credentials    users: 1, shared secrets: 0
 peers          public unicast addresses, 127.0.0.0/8, 10.0.0.0/8, 172.16.0.0/12, \
 192.168.0.0/16, ::1/128, fc00::/7
@@ -297,7 +299,7 @@ log            info as text, to stderr
         config.http.shared = true;
         let text = as_text(&config, &Origin::default(), 0);
         for line in [
-            "listen         127.0.0.1:3478 (UDP, TCP, TLS, HTTP)\n\
+            "listen         127.0.0.1:3478 (UDP, TCP, TLS, DTLS, HTTP)\n\
              proxies        10.1.0.0/16 (PROXY protocol, version 2)\n",
             "http           metrics and health on 127.0.0.1:8080; health on the ports of TURN\n",
         ] {

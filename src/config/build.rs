@@ -68,18 +68,18 @@ pub(super) fn config(
         tls,
         proxies: file.proxy.sources.iter().map(|network| network.0).collect(),
     };
-    let limits = turn::limits::Config {
-        permissions_per_allocation: file.limits.permissions_per_allocation.0 as usize,
-        channels_per_allocation: file.limits.channels_per_allocation.0 as usize,
-        unauthenticated_per_source: file.limits.unauthenticated_per_source.0,
-        default_lifetime: file.limits.default_lifetime.0,
-        max_lifetime: file.limits.max_lifetime.0,
-        permission_lifetime: file.limits.permission_lifetime.0,
-        channel_lifetime: file.limits.channel_lifetime.0,
-    };
+    let limits = core_limits(&file.limits);
     let auth = auth(file.realm, file.auth, reader, environment_secret)?;
     Ok(Config {
-        turn: turn::server::Config { auth, policy, limits, discovery, channels, software },
+        turn: turn::server::Config {
+            auth,
+            policy,
+            limits,
+            discovery,
+            channels,
+            software,
+            tcp_relay: file.relay.tcp,
+        },
         net,
         http: http::Config {
             listen: addresses(&file.http.listen),
@@ -88,6 +88,19 @@ pub(super) fn config(
         },
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
+}
+
+fn core_limits(limits: &Limits) -> turn::limits::Config {
+    turn::limits::Config {
+        permissions_per_allocation: limits.permissions_per_allocation.0 as usize,
+        channels_per_allocation: limits.channels_per_allocation.0 as usize,
+        unauthenticated_per_source: limits.unauthenticated_per_source.0,
+        default_lifetime: limits.default_lifetime.0,
+        max_lifetime: limits.max_lifetime.0,
+        permission_lifetime: limits.permission_lifetime.0,
+        channel_lifetime: limits.channel_lifetime.0,
+        ..turn::limits::Config::default()
+    }
 }
 
 fn addresses(listen: &[Listen]) -> Vec<SocketAddr> {

@@ -50,6 +50,7 @@ pub(super) struct Proxy {
 pub(super) struct Relay {
     pub(super) ports: Ports,
     pub(super) addresses: Vec<Host>,
+    pub(super) tcp: bool,
 }
 
 #[derive(Clone, Deserialize, PartialEq)]
@@ -140,7 +141,7 @@ impl Default for File {
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { ports: literal("49152-65535"), addresses: Vec::new() }
+        Self { ports: literal("49152-65535"), addresses: Vec::new(), tcp: false }
     }
 }
 

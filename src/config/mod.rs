@@ -44,6 +44,9 @@ const DEV: &str = r#"
 realm = "localhost"
 listen = ["127.0.0.1:3478"]
 
+[relay]
+tcp = true
+
 [auth]
 users = { dev = "dev" }
 

@@ -21,6 +21,7 @@ pub(super) fn render(snapshot: &Snapshot) -> prometheus::Result<String> {
     families.push(requests(shards));
     families.extend(relayed(shards));
     families.push(dropped(shards));
+    families.push(peer_connections(shards));
     families.push(relay_ports(snapshot.relay_ports));
     families.extend(connections(&snapshot.connections));
     families.extend(snapshot.tls.iter().flat_map(certificates));
@@ -133,8 +134,8 @@ fn relayed(shards: &[Stats]) -> [MetricFamily; 2] {
         ),
         counters(
             "hairpin_relay_packets_total",
-            "Datagrams of application data relayed, by direction and client transport. Moves \
-             while sessions run.",
+            "Datagrams of application data relayed, by direction and client transport; of \
+             connections with peers, the portions they were read in. Moves while sessions run.",
             rows(|traffic| traffic.packets),
         ),
     ]
@@ -148,6 +149,15 @@ fn dropped(shards: &[Stats]) -> MetricFamily {
         "hairpin_dropped_packets_total",
         "Packets from clients and peers that were neither relayed nor answered, by reason.",
         rows.collect(),
+    )
+}
+
+fn peer_connections(shards: &[Stats]) -> MetricFamily {
+    gauges(
+        "hairpin_peer_connections",
+        "Connections between relayed addresses that speak TCP and their peers: being opened, \
+         waiting for the client, or open.",
+        vec![gauge(&[], total(shards, |shard| shard.peer_connections))],
     )
 }
 
@@ -342,6 +352,7 @@ mod tests {
             "hairpin_connections",
             "hairpin_connections_refused_total",
             "hairpin_dropped_packets_total",
+            "hairpin_peer_connections",
             "hairpin_relay_bytes_total",
             "hairpin_relay_packets_total",
             "hairpin_relay_ports",

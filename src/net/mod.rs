@@ -16,6 +16,7 @@ mod relay;
 mod shard;
 mod stream;
 pub mod sys;
+mod tcp_relay;
 mod thread;
 mod udp;
 mod work;
@@ -182,7 +183,12 @@ impl Net {
             let count = Arc::clone(&streams.count);
             dtls::Settings::new(certificates, config.unauthenticated_idle, count, &seed())
         });
-        let shared = Shared { pools: Arc::clone(&pools), quotas, bind_warned: Arc::default() };
+        let shared = Shared {
+            pools: Arc::clone(&pools),
+            quotas,
+            rendezvous: Arc::default(),
+            bind_warned: Arc::default(),
+        };
         let listening = Listening { all: config.listen.clone(), tls: tls.to_vec() };
         let mut net =
             Self { shards: Vec::new(), listening, speaks_dtls, certificates, connections, pools };

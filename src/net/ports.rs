@@ -24,11 +24,15 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 pub struct PortPool {
     address: IpAddr,
     first: u16,
-    /// For each port of the range, one more than the shard that holds it; 0 is nobody. Read on the
+    /// For each port of the range, one more than the shard that holds it; 0 is nobody, [`TCP`] an
+    /// allocation for TCP of any shard. Read on the
     /// data path, hence not behind the lock; a stale answer loses a packet, as any late one is.
     holders: Box<[AtomicUsize]>,
     state: Mutex<State>,
 }
+
+/// Holds a port for connections, which find their shard by themselves.
+const TCP: usize = usize::MAX;
 
 /// What a port must be like.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -81,16 +85,25 @@ impl PortPool {
         self.address
     }
 
-    /// The shard that holds a port.
+    /// The shard that holds a port for datagrams.
     #[must_use]
     pub fn holder(&self, port: u16) -> Option<usize> {
-        let index = usize::from(port.checked_sub(self.first)?);
-        self.holders.get(index)?.load(Ordering::Relaxed).checked_sub(1)
+        self.held(port).filter(|&held| held != TCP)?.checked_sub(1)
     }
 
-    fn set_holder(&self, port: u16, shard: Option<usize>) {
-        let holder = &self.holders[usize::from(port - self.first)];
-        holder.store(shard.map_or(0, |shard| shard + 1), Ordering::Relaxed);
+    /// Whether somebody holds a port for connections.
+    #[must_use]
+    pub fn speaks_tcp(&self, port: u16) -> bool {
+        self.held(port) == Some(TCP)
+    }
+
+    fn held(&self, port: u16) -> Option<usize> {
+        let index = usize::from(port.checked_sub(self.first)?);
+        Some(self.holders.get(index)?.load(Ordering::Relaxed))
+    }
+
+    fn set_held(&self, port: u16, held: usize) {
+        self.holders[usize::from(port - self.first)].store(held, Ordering::Relaxed);
     }
 
     /// A random free port (RFC 6056); where none is free, the one that has rested longest.
@@ -173,7 +186,12 @@ pub struct PortLease {
 impl PortLease {
     /// Lets other shards find the one that has bound the port.
     pub fn hold(&self, shard: usize) {
-        self.pool.set_holder(self.port, Some(shard));
+        self.pool.set_held(self.port, shard + 1);
+    }
+
+    /// Lets all shards know that connections may be made to the port.
+    pub fn hold_for_tcp(&self) {
+        self.pool.set_held(self.port, TCP);
     }
 
     /// What to bind.
@@ -185,7 +203,7 @@ impl PortLease {
 
 impl Drop for PortLease {
     fn drop(&mut self) {
-        self.pool.set_holder(self.port, None);
+        self.pool.set_held(self.port, 0);
         self.pool.release(self.port, clock::now().instant);
     }
 }
@@ -263,8 +281,11 @@ mod tests {
         lease.hold(3);
         assert_eq!(pool.holder(port), Some(3));
         assert_eq!([pool.holder(0), pool.holder(49_999), pool.holder(50_002)], [None; 3]);
+        assert!(!pool.speaks_tcp(port));
+        lease.hold_for_tcp();
+        assert_eq!((pool.holder(port), pool.speaks_tcp(port)), (None, true));
         drop(lease);
-        assert_eq!(pool.holder(port), None);
+        assert_eq!((pool.holder(port), pool.speaks_tcp(port)), (None, false));
     }
 
     #[test]

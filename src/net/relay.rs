@@ -26,6 +26,12 @@ pub(super) fn shard_of(pools: &[Arc<PortPool>], address: SocketAddr) -> Option<u
     pools.iter().find(|pool| pool.address() == address.ip())?.holder(address.port())
 }
 
+/// Whether `address` is one of our relayed addresses that peers may connect to.
+pub(super) fn speaks_tcp(pools: &[Arc<PortPool>], address: SocketAddr) -> bool {
+    let pool = pools.iter().find(|pool| pool.address() == address.ip());
+    pool.is_some_and(|pool| pool.speaks_tcp(address.port()))
+}
+
 /// Binds a socket of `shard` to a random port, of this parity, of the pool for this family.
 pub(super) fn bind(
     pools: &[Arc<PortPool>],
@@ -34,6 +40,20 @@ pub(super) fn bind(
     shard: usize,
     now: Instant,
 ) -> io::Result<RelaySocket> {
+    let bind = |address| Socket::bind(address, Options::default());
+    let (socket, port) = take_port(pools, family, parity, now, bind)?;
+    port.hold(shard);
+    Ok(RelaySocket { socket, address: port.address(), _port: port })
+}
+
+/// A random port, of this parity, of the pool for this family, and what `open` makes of it.
+pub(super) fn take_port<S>(
+    pools: &[Arc<PortPool>],
+    family: AddressFamily,
+    parity: Parity,
+    now: Instant,
+    open: impl Fn(SocketAddr) -> io::Result<S>,
+) -> io::Result<(S, PortLease)> {
     let pool = pools
         .iter()
         .find(|pool| AddressFamily::of(pool.address()) == family)
@@ -42,12 +62,8 @@ pub(super) fn bind(
     let mut occupied = Vec::new();
     for _ in 0..BIND_ATTEMPTS {
         let port = pool.take(parity, now).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let address = port.address();
-        match Socket::bind(address, Options::default()) {
-            Ok(socket) => {
-                port.hold(shard);
-                return Ok(RelaySocket { socket, address, _port: port });
-            }
+        match open(port.address()) {
+            Ok(socket) => return Ok((socket, port)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => occupied.push(port),
             Err(error) => return Err(error),
         }

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -12,6 +13,7 @@ use std::time::Instant;
 use super::post::{Parcel, Post};
 use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, Opening, split_frames};
 use super::sys::RecvBatch;
+use super::tcp_relay::data::DataConnection;
 use super::udp::Listener;
 use super::work::{ClientPath, Shared, SocketKey, Work};
 use super::{clock, dtls};
@@ -24,7 +26,7 @@ const STREAM_BUFFER: usize = FRAME_LEN_MAX + 64 * 1024;
 pub(super) struct Shard {
     batch: RecvBatch,
     stream_buffer: Box<[u8]>,
-    work: Work,
+    pub(super) work: Work,
 }
 
 impl Shard {
@@ -128,6 +130,8 @@ impl Shard {
             heard = Heard::Messages;
             connection.has_spoken();
             work.handle_client(ClientPath::Stream(id), from, frame, bytes, now);
+            // What follows a ConnectionBind is no message.
+            if work.bound.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         work.flush(bytes);
         work.handle_events(bytes);
@@ -139,7 +143,24 @@ impl Shard {
             io::Error::new(io::ErrorKind::InvalidData, error)
         })?;
         connection.keep(&bytes[rest..]);
-        Ok(heard)
+        Ok(work.bound.take().map_or(heard, |peer| Heard::Bound(Box::new(peer))))
+    }
+
+    /// The first turn of a data connection; it never ends with it.
+    pub(super) fn begin_data(&mut self, data: &mut DataConnection) -> io::Result<bool> {
+        let server = &mut self.work.server;
+        data.begin(clock::now().instant, |direction, transport, bytes| {
+            server.relayed(direction, transport, bytes);
+        })?;
+        Ok(false)
+    }
+
+    /// One turn of a data connection. True once it has ended.
+    pub(super) fn data_turn(&mut self, data: &mut DataConnection) -> io::Result<bool> {
+        let Self { stream_buffer, work, .. } = self;
+        data.turn(stream_buffer, clock::now().instant, |direction, transport, bytes| {
+            work.server.relayed(direction, transport, bytes);
+        })
     }
 
     /// One turn for what another shard's clients sent to clients of this one.

@@ -24,10 +24,11 @@ use super::relay::{self, RelaySocket};
 use super::shard::Shard;
 use super::stream::{Connection, ConnectionId, Importance};
 use super::sys::{Datagram, Socket};
+use super::tcp_relay::{Rendezvous, TcpLegs, Waiting};
 use super::udp::{self, Listener};
 use crate::turn::{
     AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress,
-    PendingAllocation, RelayedAddress, Server, Transport, Verdict,
+    PeerTransport, PendingAllocation, RelayedAddress, Server, Transport, Verdict,
 };
 
 /// What all shards of the process share: control plane only.
@@ -35,6 +36,7 @@ use crate::turn::{
 pub(super) struct Shared {
     pub(super) pools: Arc<[Arc<PortPool>]>,
     pub(super) quotas: Arc<Quotas>,
+    pub(super) rendezvous: Arc<Rendezvous>,
     /// When the operator was last told that no relay socket could be had.
     pub(super) bind_warned: Arc<Mutex<Option<Instant>>>,
 }
@@ -82,6 +84,7 @@ pub(super) struct Work {
     pub(super) server: Server,
     listeners: Vec<Listener>,
     legs: SecondaryMap<AllocationId, Leg>,
+    pub(super) tcp_legs: TcpLegs,
     pub(super) connections: SlotMap<ConnectionId, Rc<Connection>>,
     /// Connections with something to write in this turn.
     pushed: Vec<ConnectionId>,
@@ -89,11 +92,13 @@ pub(super) struct Work {
     dtls: Option<Sessions>,
     /// Where in a datagram of DTLS the messages are; empty between datagrams.
     messages: Vec<Range<usize>>,
+    /// What the client of this turn is to be the other end of from now on.
+    pub(super) bound: Option<Waiting>,
     egress: Outbox,
-    reply: Vec<u8>,
-    shared: Shared,
+    pub(super) reply: Vec<u8>,
+    pub(super) shared: Shared,
     pub(super) post: Post,
-    me: Weak<RefCell<Shard>>,
+    pub(super) me: Weak<RefCell<Shard>>,
 }
 
 impl Work {
@@ -110,10 +115,12 @@ impl Work {
             server,
             listeners,
             legs: SecondaryMap::new(),
+            tcp_legs: SecondaryMap::new(),
             connections: SlotMap::with_key(),
             pushed: Vec::new(),
             dtls: dtls.map(Sessions::new),
             messages: Vec::new(),
+            bound: None,
             egress: Egress::new(),
             reply: Vec::new(),
             shared,
@@ -130,6 +137,7 @@ impl Work {
             // What it is owed goes out now, or at its own next turn.
             let _ = self.connections.get(id).map(|connection| connection.flush());
         }
+        self.bound = None;
     }
 
     pub(super) fn socket(&self, key: SocketKey) -> Option<&Socket> {
@@ -196,10 +204,15 @@ impl Work {
                 self.bind(pending, path, now);
                 self.reply_to(path);
             }
+            Verdict::Connect(pending) => {
+                self.handle_events(bytes);
+                self.connect(pending, path, now);
+            }
+            Verdict::BindConnection(pending) => self.bind_connection(pending, path, now),
         }
     }
 
-    fn reply_to(&mut self, path: ClientPath) {
+    pub(super) fn reply_to(&mut self, path: ClientPath) {
         match path {
             ClientPath::Datagram(route) => self.egress.push_owned(route, &self.reply),
             ClientPath::Stream(id) => {
@@ -314,6 +327,9 @@ impl Work {
 
     /// Obtains what a new allocation needs; the server writes the response either way.
     fn bind(&mut self, pending: PendingAllocation, client: ClientPath, now: Now) {
+        if let (PeerTransport::Tcp, ClientPath::Stream(control)) = (pending.peers(), client) {
+            return self.bind_tcp(pending, control, now);
+        }
         let obtained = self.obtain(&pending, now);
         let (relay, quota) = match obtained {
             Ok(obtained) => obtained,
@@ -322,7 +338,8 @@ impl Work {
                 return;
             }
         };
-        let allocated = Allocated { relayed: RelayedAddress(relay.address), meter: quota.meter() };
+        let allocated =
+            Allocated { relayed: RelayedAddress(relay.address), meter: quota.meter(), tally: None };
         let id = self.server.allocated(pending, Ok(allocated), now, &mut self.reply);
         let (Some(id), Some(me)) = (id, self.me.upgrade()) else { return };
         let pump = tokio::task::spawn_local(udp::pump(me, SocketKey::Relay(id)));
@@ -349,7 +366,7 @@ impl Work {
 
     /// An operator must look, but one line for each refused client, or even for each shard, would
     /// drown the log.
-    fn warn_of_bind(&self, error: &io::Error, now: Instant) {
+    pub(super) fn warn_of_bind(&self, error: &io::Error, now: Instant) {
         const QUIET: Duration = Duration::from_secs(60);
         let warned = self.shared.bind_warned.lock();
         let mut warned = warned.unwrap_or_else(PoisonError::into_inner);
@@ -383,11 +400,15 @@ impl Work {
     /// Logs what happened; drops what a closed allocation held, once what it relayed has left.
     pub(super) fn handle_events(&mut self, bytes: &[u8]) {
         while let Some(event) = self.server.poll_event() {
-            let relayed = |id| self.legs.get(id).map(|leg| leg.relay.address);
+            let relayed = |id| {
+                let tcp = || self.tcp_legs.get(id).map(|leg| leg.address);
+                self.legs.get(id).map(|leg| leg.relay.address).or_else(tcp)
+            };
             journal::record(&event, relayed);
             if let Event::Closed { id, .. } = event {
                 self.flush(bytes);
                 self.legs.remove(id);
+                self.tcp_legs.remove(id);
             }
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 use slotmap::SlotMap;
 
+use super::connections::PeerConnections;
 use super::limits::Meter;
 use super::policy::PeerAddress;
 use super::stats::{Direction, DropReason, Traffic, labelled};
@@ -59,6 +60,15 @@ impl Transport {
             Self::Dtls => 1 << 14,
         }
     }
+}
+
+/// What goes between a relayed address and its peers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PeerTransport {
+    /// Datagrams (RFC 8656).
+    Udp,
+    /// Connections (RFC 6062).
+    Tcp,
 }
 
 /// What identifies a client to the server (RFC 8656 §2): the two ends and what is between them.
@@ -113,6 +123,8 @@ pub(super) struct Allocation {
     pub(super) transaction_id: TransactionId,
     pub(super) opened: Instant,
     pub(super) meter: Option<Arc<dyn Meter>>,
+    /// There where it relays over TCP.
+    pub(super) connections: Option<Box<PeerConnections>>,
     relayed_data: [Traffic; 2],
     expires: Instant,
     permissions: Vec<Permission>,
@@ -136,6 +148,7 @@ impl Allocation {
             transaction_id,
             opened,
             meter: None,
+            connections: None,
             relayed_data: [Traffic::default(); 2],
             expires: opened + lifetime,
             permissions: Vec::new(),
@@ -148,13 +161,21 @@ impl Allocation {
         AddressFamily::of(self.relayed.0.ip())
     }
 
+    /// What it speaks with its peers.
+    pub(super) fn peer_transport(&self) -> PeerTransport {
+        match self.connections {
+            None => PeerTransport::Udp,
+            Some(_) => PeerTransport::Tcp,
+        }
+    }
+
     /// What is left of the lifetime.
     pub(super) fn time_to_expiry(&self, now: Instant) -> Duration {
         self.expires.saturating_duration_since(now)
     }
 
     /// Whether a live permission covers `ip`.
-    fn permits(&self, ip: IpAddr, now: Instant) -> bool {
+    pub(super) fn permits(&self, ip: IpAddr, now: Instant) -> bool {
         self.permissions.iter().any(|permission| permission.ip == ip && permission.expires > now)
     }
 
@@ -269,7 +290,10 @@ impl Allocation {
 
     /// What went this way so far.
     pub(super) fn relayed(&self, direction: Direction) -> Traffic {
-        self.relayed_data[direction as usize]
+        match &self.connections {
+            None => self.relayed_data[direction as usize],
+            Some(connections) => connections.relayed(direction),
+        }
     }
 }
 
@@ -356,9 +380,12 @@ impl Allocations {
         self.slots.get_mut(id)
     }
 
-    /// For the data path: expired is gone, however late the timer that removes it.
+    /// For datagrams, which no allocation for TCP relays: expired is gone, however late the timer
+    /// that removes it.
     pub(super) fn live_mut(&mut self, id: AllocationId, now: Instant) -> Option<&mut Allocation> {
-        self.slots.get_mut(id).filter(|allocation| allocation.expires > now)
+        self.slots
+            .get_mut(id)
+            .filter(|allocation| allocation.expires > now && allocation.connections.is_none())
     }
 
     pub(super) fn id_of_client(&self, client: &FiveTuple) -> Option<AllocationId> {

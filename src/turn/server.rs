@@ -3,14 +3,14 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::Now;
-use super::allocation::{AllocationId, Allocations, FiveTuple, RelayedAddress};
+use super::allocation::{AllocationId, Allocations, FiveTuple, RelayedAddress, Transport};
 use super::auth::{self, Authenticator, Signer};
 use super::discovery::Discovery;
 use super::event::{CloseReason, Event};
@@ -42,6 +42,8 @@ pub struct Config {
     pub channels: ChannelRange,
     /// Sent as SOFTWARE in authenticated and Binding responses where set.
     pub software: Option<String>,
+    /// Whether there are relayed addresses that speak TCP with peers (RFC 6062).
+    pub tcp_relay: bool,
 }
 
 /// One shard's server. See the module's documentation for what it never touches.
@@ -62,10 +64,11 @@ pub(super) struct Settings {
     pub(super) discovery: Option<Discovery>,
     pub(super) channels: ChannelRange,
     software: Option<String>,
+    pub(super) tcp_relay: bool,
 }
 
 /// Where a response goes and how it is signed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) method: Method,
     pub(super) transaction_id: TransactionId,
@@ -109,6 +112,7 @@ impl Server {
                 discovery: config.discovery,
                 channels: config.channels,
                 software: config.software,
+                tcp_relay: config.tcp_relay,
             },
             rng,
         }
@@ -191,6 +195,12 @@ impl Server {
         self.allocations.id_of_client(client).is_some()
     }
 
+    /// How long a peer's connection may wait for its ConnectionBind (RFC 6062 §5.2).
+    #[must_use]
+    pub fn unbound_lifetime(&self) -> Duration {
+        self.config.limits.unbound_lifetime
+    }
+
     /// Tells what addresses the machine has now: peers there are this machine.
     pub fn set_own_addresses(
         &mut self,
@@ -229,6 +239,12 @@ impl Server {
         self.allocations.id_of_relayed(RelayedAddress(address))
     }
 
+    /// Counts what a connection of a peer has relayed, of which the core sees nothing. `client` is
+    /// the transport of the client's end.
+    pub fn relayed(&mut self, direction: Direction, client: Transport, bytes: usize) {
+        self.stats.relay(direction, client, bytes);
+    }
+
     /// Which channel numbers clients may use, and so where a stream's messages may begin.
     #[must_use]
     pub fn channels(&self) -> ChannelRange {
@@ -254,7 +270,9 @@ impl Server {
             (Class::Indication, Method::Binding) => Err(DropReason::Keepalive),
             (Class::Request, method) => {
                 let counted = RequestMethod::of(method).ok_or(match method {
-                    Method::Send | Method::Data => DropReason::ClassNotAllowed,
+                    Method::Send | Method::Data | Method::ConnectionAttempt => {
+                        DropReason::ClassNotAllowed
+                    }
                     _ => DropReason::UnknownMethod,
                 })?;
                 self.handle_request(counted, &message, from, now, reply)
@@ -335,6 +353,13 @@ impl Server {
                 self.channel_bind(request)?;
                 self.succeed(answer, reply, |builder| builder);
             }
+            RequestMethod::Connect => {
+                return Ok(Verdict::Connect(self.connect(request, answer.clone())?));
+            }
+            RequestMethod::ConnectionBind => {
+                let pending = self.connection_bind(request, answer.clone())?;
+                return Ok(Verdict::BindConnection(pending));
+            }
             RequestMethod::Binding => unreachable!("Binding needs no user and is answered before"),
         }
         Ok(Verdict::Reply)
@@ -365,6 +390,8 @@ impl Server {
     /// Ends an allocation.
     pub(super) fn close(&mut self, id: AllocationId, reason: CloseReason, now: Now) {
         let Some(allocation) = self.allocations.remove(id) else { return };
+        let connections = allocation.connections.as_ref().map_or(0, |own| own.len());
+        self.stats.peer_connections -= connections as u64;
         let lived = now.instant.saturating_duration_since(allocation.opened);
         let to_peer = allocation.relayed(Direction::ToPeer);
         let to_client = allocation.relayed(Direction::ToClient);

@@ -73,7 +73,7 @@ fn allocate_without_requested_transport_is_400() {
     }
 }
 
-/// RFC 8656 §7.2; 6 until RFC 6062 is there
+/// RFC 8656 §7.2; 6 too, where `relay.tcp` is off
 #[test]
 fn every_transport_but_udp_is_442() {
     for protocol in (0..=255).filter(|&protocol| protocol != 17) {

@@ -13,5 +13,6 @@ mod policy;
 mod refresh;
 mod send_data;
 mod stun;
+mod tcp_relay;
 mod wire;
 mod world;

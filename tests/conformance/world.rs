@@ -3,11 +3,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hairpin::stun::attribute::ConnectionId;
+use hairpin::turn::connections::Tally;
+use hairpin::turn::stats::{Direction, Traffic};
 use hairpin::turn::{
-    AllocateError, Allocated, AllocationId, ChannelRange, DropReason, Event, FiveTuple, Now,
-    PendingAllocation, RelayedAddress, Server, Transport, Verdict, auth, limits, policy, server,
+    AllocateError, Allocated, AllocationId, ChannelRange, ConnectError, ConnectionBindError,
+    DropReason, Event, FiveTuple, Now, PendingAllocation, PendingConnect, PendingConnectionBind,
+    RelayedAddress, Server, Transport, Verdict, auth, limits, policy, server,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -55,6 +60,7 @@ impl Default for Setup {
                 discovery: None,
                 channels: ChannelRange::default(),
                 software: None,
+                tcp_relay: false,
             },
             host: policy::Host {
                 endpoints: vec![LISTENER.parse().unwrap(), HTTP.parse().unwrap()],
@@ -82,6 +88,8 @@ pub(crate) enum Outcome {
         peer: SocketAddr,
         data: Vec<u8>,
     },
+    /// [`World::connected`] goes on with it.
+    Connecting(PendingConnect),
 }
 
 impl Outcome {
@@ -116,6 +124,18 @@ pub(crate) enum Delivery {
     Data { client: SocketAddr, peer: SocketAddr, data: Vec<u8> },
 }
 
+/// What the connections of each allocation relay in these worlds.
+struct Relayed;
+
+impl Tally for Relayed {
+    fn relayed(&self, direction: Direction) -> Traffic {
+        match direction {
+            Direction::ToPeer => Traffic { bytes: 1_000, packets: 3 },
+            Direction::ToClient => Traffic { bytes: 70, packets: 2 },
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Relay {
     id: AllocationId,
@@ -135,6 +155,8 @@ pub(crate) struct World {
     quota: usize,
     host: policy::Host,
     relays: BTreeMap<SocketAddr, Relay>,
+    /// Connections that no client has bound yet.
+    waiting: BTreeMap<u32, (String, AllocationId, SocketAddr)>,
     /// The keys a reply may be signed with.
     keys: Vec<Vec<u8>>,
     rng: StdRng,
@@ -161,6 +183,7 @@ impl World {
             events: Vec::new(),
             failures: VecDeque::new(),
             relays: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             keys: Vec::new(),
             rng: StdRng::seed_from_u64(1),
             start,
@@ -197,6 +220,12 @@ impl World {
                 Outcome::ToPeer { relay, peer: peer.address(), data: packet[payload].to_vec() }
             }
             Verdict::ToClient { .. } => panic!("a client's packet goes to no client"),
+            Verdict::Connect(pending) => Outcome::Connecting(pending),
+            Verdict::BindConnection(pending) => {
+                let result = self.take_waiting(&pending);
+                self.server.connection_bound(pending, result, self.now, &mut reply);
+                Outcome::Reply(Parsed::strict(&reply))
+            }
             Verdict::Bind(pending) => {
                 let user = pending.account().to_owned();
                 assert_eq!(pending.client(), from);
@@ -267,6 +296,60 @@ impl World {
         }
     }
 
+    /// A connection to a peer has come about, or not.
+    pub(crate) fn connected(
+        &mut self,
+        pending: PendingConnect,
+        result: Result<u32, ConnectError>,
+    ) -> Parsed {
+        let (id, peer) = (pending.allocation(), pending.peer().address());
+        let mut reply = Vec::new();
+        let name = result.map(ConnectionId);
+        let is_wanted = self.server.connected(pending, name, self.now, &mut reply);
+        if let (true, Ok(name)) = (is_wanted, result) {
+            let user = self.relay_of(id).1.user.clone();
+            self.waiting.insert(name, (user, id, peer));
+        }
+        self.drain_events();
+        Parsed::strict(&reply)
+    }
+
+    /// A peer connects to a relayed address. What the client gets, or why the peer is turned away.
+    pub(crate) fn peer_connects(
+        &mut self,
+        relay: SocketAddr,
+        from: &str,
+        name: u32,
+    ) -> Result<Parsed, DropReason> {
+        let Relay { id, user, .. } = &self.relays[&relay];
+        let (id, user, peer) = (*id, user.clone(), from.parse().unwrap());
+        let mut indication = Vec::new();
+        let admitted =
+            self.server.handle_connection(id, peer, ConnectionId(name), self.now, &mut indication);
+        self.drain_events();
+        assert_eq!(admitted.is_ok(), !indication.is_empty());
+        admitted.map(|()| {
+            self.waiting.insert(name, (user, id, peer));
+            Parsed::strict(&indication)
+        })
+    }
+
+    /// The connection with a peer has ended.
+    pub(crate) fn disconnected(&mut self, relay: SocketAddr, peer: &str) {
+        let id = self.relays[&relay].id;
+        self.server.disconnected(id, peer.parse().unwrap());
+    }
+
+    fn take_waiting(&mut self, pending: &PendingConnectionBind) -> Result<(), ConnectionBindError> {
+        let ConnectionId(name) = pending.id();
+        let (user, ..) = self.waiting.get(&name).ok_or(ConnectionBindError::Unknown)?;
+        if user != pending.username() {
+            return Err(ConnectionBindError::OtherUser);
+        }
+        self.waiting.remove(&name);
+        Ok(())
+    }
+
     /// Live relayed addresses.
     pub(crate) fn relay_count(&self) -> usize {
         self.relays.len()
@@ -298,13 +381,14 @@ impl World {
             return Err(AllocateError::NoCapacity);
         }
         let relayed = RelayedAddress(free[self.rng.random_range(0..free.len())]);
-        Ok(Allocated { relayed, meter: None })
+        Ok(Allocated { relayed, meter: None, tally: Some(Arc::new(Relayed)) })
     }
 
     fn drain_events(&mut self) {
         while let Some(event) = self.server.poll_event() {
             if let Event::Closed { relayed, .. } = &event {
-                self.relays.remove(&relayed.0).expect("what closes was open");
+                let closed = self.relays.remove(&relayed.0).expect("what closes was open");
+                self.waiting.retain(|_, (_, id, _)| *id != closed.id);
             }
             self.events.push(event);
         }
@@ -513,6 +597,21 @@ impl Client {
 
     pub(crate) fn code(&mut self, world: &mut World, kind: u16, attributes: &[Attr]) -> u16 {
         self.ask(world, kind, attributes).code()
+    }
+
+    /// The same client over TCP.
+    pub(crate) fn over_tcp(mut self) -> Self {
+        self.five.transport = Transport::Tcp;
+        self
+    }
+
+    /// Asks where the answer has to wait, after the 401 that comes first.
+    pub(crate) fn begin(&mut self, world: &mut World, kind: u16, attributes: &[Attr]) -> Outcome {
+        if self.nonce.is_empty() {
+            self.greet(world);
+        }
+        let request = self.request(kind, attributes);
+        world.deliver(self.five, &request)
     }
 
     /// An IPv4 allocation.

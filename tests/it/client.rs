@@ -32,6 +32,9 @@ pub(crate) const ALLOCATE: u16 = 0x003;
 pub(crate) const REFRESH: u16 = 0x004;
 pub(crate) const CREATE_PERMISSION: u16 = 0x008;
 pub(crate) const CHANNEL_BIND: u16 = 0x009;
+pub(crate) const CONNECT: u16 = 0x00A;
+pub(crate) const CONNECTION_BIND: u16 = 0x00B;
+const CONNECTION_ATTEMPT: u16 = 0x01C;
 const SEND_INDICATION: u16 = 0x016;
 const DATA_INDICATION: u16 = 0x017;
 
@@ -48,6 +51,7 @@ const XOR_RELAYED_ADDRESS: u16 = 0x016;
 const REQUESTED_ADDRESS_FAMILY: u16 = 0x017;
 const REQUESTED_TRANSPORT: u16 = 0x019;
 const XOR_MAPPED_ADDRESS: u16 = 0x020;
+const CONNECTION_ID: u16 = 0x02A;
 
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 
@@ -118,6 +122,16 @@ impl Message {
         self.address(XOR_RELAYED_ADDRESS).expect("XOR-RELAYED-ADDRESS")
     }
 
+    /// XOR-PEER-ADDRESS.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.address(XOR_PEER_ADDRESS).expect("XOR-PEER-ADDRESS")
+    }
+
+    /// CONNECTION-ID.
+    pub(crate) fn connection(&self) -> u32 {
+        u32::from_be_bytes(self.get(CONNECTION_ID).expect("CONNECTION-ID").try_into().unwrap())
+    }
+
     /// LIFETIME, in seconds.
     pub(crate) fn lifetime(&self) -> u32 {
         u32::from_be_bytes(self.get(LIFETIME).expect("LIFETIME").try_into().unwrap())
@@ -158,7 +172,7 @@ fn header(kind: u16) -> Vec<u8> {
     [&kind.to_be_bytes()[..], &[0, 0], &COOKIE, &id].concat()
 }
 
-fn xor_address(message: &[u8], address: SocketAddr) -> Vec<u8> {
+pub(crate) fn xor_address(message: &[u8], address: SocketAddr) -> Vec<u8> {
     let port = address.port().to_be_bytes();
     let (family, ip) = match address.ip() {
         IpAddr::V4(ip) => (1, ip.octets().to_vec()),
@@ -202,6 +216,7 @@ pub(crate) struct Client {
     nonce: Option<Vec<u8>>,
     relayed: Option<SocketAddr>,
     waiting: VecDeque<Received>,
+    attempts: VecDeque<Message>,
 }
 
 impl Client {
@@ -251,6 +266,7 @@ impl Client {
             nonce: None,
             relayed: None,
             waiting: VecDeque::new(),
+            attempts: VecDeque::new(),
         }
     }
 
@@ -352,6 +368,10 @@ impl Client {
                     continue;
                 }
                 let message = Message::parse(bytes);
+                if message.kind == CONNECTION_ATTEMPT {
+                    self.attempts.push_back(message);
+                    continue;
+                }
                 if message.id == request[8..20] {
                     let method = u16::from_be_bytes([request[0], request[1]]);
                     assert_eq!(message.kind & !0x110, method);
@@ -369,19 +389,7 @@ impl Client {
         attributes: impl Fn(&[u8]) -> Vec<Attribute>,
     ) -> Message {
         for _ in 0..3 {
-            let mut request = header(method);
-            for (kind, value) in attributes(&request) {
-                push(&mut request, kind, &value);
-            }
-            if let Some(nonce) = &self.nonce {
-                push(&mut request, USERNAME, self.user.as_bytes());
-                push(&mut request, REALM, &self.realm);
-                push(&mut request, NONCE, nonce);
-                let length = (request.len() - 20 + 24) as u16;
-                request[2..4].copy_from_slice(&length.to_be_bytes());
-                let signature = sign(&self.key(), &request);
-                push(&mut request, MESSAGE_INTEGRITY, &signature);
-            }
+            let request = self.signed(method, &attributes);
             let response = self.exchange(&request).await;
             let challenged = matches!((response.code(), &self.nonce), (401, None) | (438, _));
             if !challenged {
@@ -393,6 +401,28 @@ impl Client {
             self.nonce = Some(response.get(NONCE).expect("NONCE").to_vec());
         }
         panic!("the server asks for one nonce after the other");
+    }
+
+    /// A request, signed where there is a nonce already.
+    pub(crate) fn signed(
+        &self,
+        method: u16,
+        attributes: impl Fn(&[u8]) -> Vec<Attribute>,
+    ) -> Vec<u8> {
+        let mut request = header(method);
+        for (kind, value) in attributes(&request) {
+            push(&mut request, kind, &value);
+        }
+        if let Some(nonce) = &self.nonce {
+            push(&mut request, USERNAME, self.user.as_bytes());
+            push(&mut request, REALM, &self.realm);
+            push(&mut request, NONCE, nonce);
+            let length = (request.len() - 20 + 24) as u16;
+            request[2..4].copy_from_slice(&length.to_be_bytes());
+            let signature = sign(&self.key(), &request);
+            push(&mut request, MESSAGE_INTEGRITY, &signature);
+        }
+        request
     }
 
     /// Binding: our address as the server sees it.
@@ -419,6 +449,43 @@ impl Client {
         let family = (REQUESTED_ADDRESS_FAMILY, vec![2, 0, 0, 0]);
         let more = if self.local.is_ipv6() { vec![family] } else { vec![] };
         self.allocate_with(&more).await.code()
+    }
+
+    /// Allocate, for TCP (RFC 6062). 200 or an error code.
+    pub(crate) async fn allocate_tcp(&mut self) -> u16 {
+        let tcp = (REQUESTED_TRANSPORT, vec![6, 0, 0, 0]);
+        let response = self.request(ALLOCATE, |_| vec![tcp.clone()]).await;
+        if response.code() == 200 {
+            self.relayed = Some(response.relayed());
+        }
+        response.code()
+    }
+
+    /// Connect.
+    pub(crate) async fn connect(&mut self, peer: SocketAddr) -> Message {
+        self.request(CONNECT, |message| vec![(XOR_PEER_ADDRESS, xor_address(message, peer))]).await
+    }
+
+    /// ConnectionBind. 200 or an error code.
+    pub(crate) async fn bind_connection(&mut self, connection: u32) -> u16 {
+        self.request(CONNECTION_BIND, |_| vec![connection_id(connection)]).await.code()
+    }
+
+    /// The next ConnectionAttempt.
+    pub(crate) async fn attempt(&mut self) -> Message {
+        if let Some(attempt) = self.attempts.pop_front() {
+            return attempt;
+        }
+        let bytes = self.recv_raw(Instant::now() + DEADLINE).await.expect("a ConnectionAttempt");
+        let attempt = Message::parse(bytes);
+        assert_eq!(attempt.kind, CONNECTION_ATTEMPT);
+        attempt
+    }
+
+    /// What is left when messages are over: the connection, and what has been read from it.
+    pub(crate) fn into_stream(self) -> (Box<dyn Stream>, Vec<u8>) {
+        let Wire::Stream(framed) = self.wire else { panic!("datagrams stay messages") };
+        framed.into_inner().into_parts()
     }
 
     /// Refresh; 0 deletes. 200 or an error code.
@@ -483,6 +550,16 @@ impl Client {
             }
         }
     }
+}
+
+/// The code of a response that was read raw.
+pub(crate) fn code_of(response: Vec<u8>) -> u16 {
+    Message::parse(response).code()
+}
+
+/// CONNECTION-ID.
+pub(crate) fn connection_id(id: u32) -> Attribute {
+    (CONNECTION_ID, id.to_be_bytes().to_vec())
 }
 
 /// Takes relayed data out of its frame, checking the frame.

@@ -21,4 +21,5 @@ mod shared;
 mod stream;
 mod stream_abuse;
 mod tcp;
+mod tcp_relay;
 mod tls;

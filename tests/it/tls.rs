@@ -316,6 +316,11 @@ impl Tls {
             .with_no_client_auth()
     }
 
+    /// A client with the newest version and the right trust.
+    pub(crate) async fn any_client(&self) -> Client {
+        self.client(self.config(&[&TLS13], self.trusting())).await
+    }
+
     pub(crate) async fn client(&self, config: ClientConfig) -> Client {
         let tcp = self.tcp().await;
         let local = tcp.local_addr().unwrap();

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use crate::server::{Ended, Process, Server, Settings, dev_ports, hairpin, private_port, run};
+use crate::server::{
+    Ended, Process, Server, Settings, dev_ports, eventually, hairpin, private_port, run,
+};
 
 #[test]
 fn uclient_loses_nothing_through_a_dev_server() {
@@ -14,6 +16,25 @@ fn uclient_loses_nothing_through_a_dev_server() {
         if !loses_nothing(transport) {
             return;
         }
+    }
+    server.signal("TERM");
+    assert!(server.wait().status.success());
+}
+
+/// RFC 6062, where each client connects to each other one. (Not with -P: there it counts half of
+/// its messages as lost, whichever the server, although all of them arrive.)
+#[test]
+fn uclient_loses_nothing_over_relayed_tcp_and_all_descriptors_are_given_back() {
+    let (_lock, server) = (dev_ports(), Process::spawn(hairpin().args(["serve", "--dev"])));
+    server.stdout().wait_for("Metrics:", 1);
+    let descriptors = format!("/proc/{}/fd", server.pid());
+    let descriptors = || std::fs::read_dir(&descriptors).unwrap().count();
+    let before = descriptors();
+    for transport in [&["-T"][..], &["-T", "-S", "-p", "3478"]] {
+        if !loses_nothing(transport) {
+            return;
+        }
+        eventually("all descriptors are back", || (descriptors() == before).then_some(()));
     }
     server.signal("TERM");
     assert!(server.wait().status.success());
@@ -159,6 +180,7 @@ fn assert_no_loss(ended: &Ended, messages: usize) {
     let refused = |line: &&str| alerts.iter().any(|alert| line.contains(alert));
     let mut lines = all.lines().filter(|line| !refused(line));
     assert!(lines.all(|line| !line.to_lowercase().contains("error")), "{all}");
+    assert!(!all.contains("not enough"), "a connection is missing: {all}");
     assert!(all.contains("Total lost packets 0 (0.000000%)"), "{all}");
     let totals = format!("tot_send_msgs={messages}, tot_recv_msgs={messages}\n");
     assert!(all.contains(&totals), "not {totals}{all}");

@@ -249,6 +249,7 @@ impl Sim {
                 self.judge_to_peer(client, intent, id, peer, &data);
             }
             Verdict::ToClient { .. } => panic!("a client's packet went to a client"),
+            Verdict::Connect(_) | Verdict::BindConnection(_) => panic!("nobody connects here"),
             Verdict::ReplyFrom(origin) => panic!("a reply from {origin}, but discovery is off"),
             Verdict::Bind(pending) => {
                 let Some(Intent::Request(request)) = intent else {
@@ -275,7 +276,7 @@ impl Sim {
         let port = self.driver.take(request.user, v6, &mut self.rng);
         let expected = self.model.bound(&request, self.clock, port.map_err(|(_, code)| code));
         let result = match port {
-            Ok(port) => Ok(Allocated { relayed: RelayedAddress(port), meter: None }),
+            Ok(port) => Ok(Allocated { relayed: RelayedAddress(port), meter: None, tally: None }),
             Err((error, _)) => Err(error),
         };
         let mut reply = Vec::new();
@@ -333,6 +334,7 @@ impl Sim {
                     channels.retain(|&(other, ..)| other != number.number());
                     channels.push((number.number(), peer.address(), expires));
                 }
+                Event::Connected { .. } => panic!("nobody connects here"),
                 Event::Closed { id, relayed, .. } => {
                     assert_eq!(self.driver.release(relayed.0), id);
                     self.mirror.remove(&id);

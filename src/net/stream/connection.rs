@@ -6,10 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
-use std::ops::Range;
+use std::net::{Shutdown, SocketAddr};
+use std::ops::{ControlFlow, Range};
 
 use rustls::ServerConnection;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -234,11 +235,7 @@ impl Connection {
     pub(in crate::net) fn flush(&self) -> io::Result<()> {
         self.due.set(false);
         let mut waiting = self.waiting.borrow_mut();
-        let written = match &mut *self.session.borrow_mut() {
-            None => write_all(&self.tcp, &waiting),
-            Some(session) => session.write(&self.tcp, &waiting),
-        };
-        let (written, blocked) = written?;
+        let (written, blocked) = self.write(&waiting)?;
         waiting.drain(..written);
         if waiting.is_empty() && waiting.capacity() > SPARE_MAX {
             *waiting = Vec::new();
@@ -249,11 +246,65 @@ impl Connection {
         self.blocked.set(blocked);
         Ok(())
     }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<(usize, bool)> {
+        match &mut *self.session.borrow_mut() {
+            None => write_all(&self.tcp, bytes),
+            Some(session) => session.write(&self.tcp, bytes),
+        }
+    }
+}
+
+/// The other life of a connection, after a ConnectionBind: bytes that are no messages
+/// (RFC 6062 §5.4). Nothing is dropped; who passes data on must wait until none waits.
+impl Connection {
+    /// Begins it; returns what has arrived behind the ConnectionBind.
+    pub(in crate::net) fn begin_data(&self) -> Vec<u8> {
+        if let Some(session) = &mut *self.session.borrow_mut() {
+            session.begin_data();
+        }
+        // A client that does not read for a while is alive nevertheless. An error means that the
+        // socket is lost, which shows soon.
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&self.tcp).set_tcp_user_timeout(None);
+        self.incomplete.take()
+    }
+
+    /// For waiting, and for options; not for data.
+    pub(in crate::net) fn socket(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Whether some of what was passed on has not left.
+    pub(in crate::net) fn has_waiting(&self) -> bool {
+        self.blocked.get() || !self.waiting.borrow().is_empty()
+    }
+
+    /// Passes on data when none waits. What the kernel does not take waits.
+    pub(in crate::net) fn pass(&self, data: &[u8]) -> io::Result<()> {
+        let (written, blocked) = self.write(data)?;
+        self.waiting.borrow_mut().extend_from_slice(&data[written..]);
+        self.blocked.set(blocked);
+        Ok(())
+    }
+
+    /// Says that nothing follows; false where that has to wait for room.
+    pub(in crate::net) fn finish(&self) -> io::Result<bool> {
+        if let Some(session) = &mut *self.session.borrow_mut() {
+            session.say_end();
+        }
+        self.flush()?;
+        if self.has_waiting() {
+            return Ok(false);
+        }
+        SockRef::from(&self.tcp).shutdown(Shutdown::Write)?;
+        Ok(true)
+    }
 }
 
 /// Writes until all is written or the kernel takes no more; returns how much, and whether it is
 /// the latter.
-pub(super) fn write_all(tcp: &TcpStream, bytes: &[u8]) -> io::Result<(usize, bool)> {
+pub(in crate::net) fn write_all(tcp: &TcpStream, bytes: &[u8]) -> io::Result<(usize, bool)> {
     let mut written = 0;
     while written < bytes.len() {
         match tcp.try_write(&bytes[written..]) {
@@ -266,20 +317,24 @@ pub(super) fn write_all(tcp: &TcpStream, bytes: &[u8]) -> io::Result<(usize, boo
     Ok((written, false))
 }
 
-/// Splits what was read into whole frames; returns where the rest begins. An error means that the
+/// Splits what was read into whole frames, until `each` has seen enough; returns where the rest
+/// begins. An error means that the
 /// stream cannot be read any further.
 pub(in crate::net) fn split_frames(
     bytes: &[u8],
     channels: ChannelRange,
-    mut each: impl FnMut(Range<usize>),
+    mut each: impl FnMut(Range<usize>) -> ControlFlow<()>,
 ) -> Result<usize, crate::stun::ParseError> {
     let mut at = 0;
     while let Some(length) = framing::frame_len(&bytes[at..], channels)? {
         if at + length > bytes.len() {
             break;
         }
-        each(at..at + length);
-        at += length;
+        let frame = at..at + length;
+        at = frame.end;
+        if each(frame).is_break() {
+            break;
+        }
     }
     Ok(at)
 }

@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
-pub(super) use connection::{Connection, FRAME_LEN_MAX, Importance, split_frames};
+pub(super) use connection::{Connection, FRAME_LEN_MAX, Importance, split_frames, write_all};
 use count::Refusal;
 pub(super) use count::{ConnectionCount, Counted, Kind};
 use handover::Handover;
@@ -38,13 +38,14 @@ use tls::Session;
 
 use super::clock;
 use super::shard::Shard;
+use super::tcp_relay::{Waiting, data};
 
 /// From the connection's beginning to its first whole message, TLS handshake included.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
 /// After this long without an answer to what we sent, the kernel gives the client up.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 /// A silent client is probed after this long, so that a vanished one frees its allocation.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Connections the kernel completes ahead of us.
 const BACKLOG: i32 = 1024;
 /// What follows a failed accept. Out of file descriptors, trying again at once would spin.
@@ -168,10 +169,16 @@ async fn serve(
             let client = connection.five_tuple().client;
             let id = shard.borrow_mut().connected(Rc::clone(&connection));
             let idle = settings.unauthenticated_idle;
-            let end = converse(&shard, id, &connection, deadline, idle).await;
-            if !matches!(end, End::Http) {
-                connection.close();
-            }
+            let end = match converse(&shard, id, &connection, deadline, idle).await {
+                Conversation::Bound(peer) => {
+                    End::Closed(data::carry(&shard, Rc::clone(&connection), *peer).await)
+                }
+                Conversation::Ended(End::Http) => End::Http,
+                Conversation::Ended(end) => {
+                    connection.close();
+                    end
+                }
+            };
             shard.borrow_mut().disconnected(id);
             match end {
                 End::Http => (client, hand_over(connection, counted, &settings)),
@@ -227,26 +234,34 @@ async fn begin(
     Ok((Connection::new(tcp, ends, session), counted))
 }
 
-/// Gives the shard its turns until the connection ends, and says why it did.
+/// How a connection stops to be one of messages.
+enum Conversation {
+    /// It has ended, or goes on elsewhere.
+    Ended(End),
+    /// It carries data from now on.
+    Bound(Box<Waiting>),
+}
+
+/// Gives the shard its turns until the connection ends, or carries data.
 async fn converse(
     shard: &RefCell<Shard>,
     id: ConnectionId,
     connection: &Connection,
     first_deadline: Instant,
     idle: Duration,
-) -> End {
+) -> Conversation {
     let mut deadline = first_deadline;
     loop {
         tokio::select! {
             ready = connection.ready() => if ready.is_err() {
-                return End::Closed("failed");
+                return Conversation::Ended(End::Closed("failed"));
             },
             () = sleep_until(deadline) => {
                 if connection.is_new() {
-                    return End::Refused(Refusal::Deadline);
+                    return Conversation::Ended(End::Refused(Refusal::Deadline));
                 }
                 if !shard.borrow().is_allocated(id) {
-                    return End::Closed("idle without an allocation");
+                    return Conversation::Ended(End::Closed("idle without an allocation"));
                 }
                 deadline = now() + idle;
                 continue;
@@ -255,23 +270,28 @@ async fn converse(
         match super::udp::guard(shard, "a connection", |shard| shard.stream_turn(id)) {
             Some(Ok(Heard::Messages)) => deadline = now() + idle,
             Some(Ok(Heard::Nothing)) => {}
-            Some(Ok(Heard::Http)) => return End::Http,
-            Some(Ok(Heard::End) | Err(_)) if connection.is_handshaking() => {
-                return End::Refused(Refusal::HandshakeFailed);
-            }
-            Some(Ok(Heard::End)) => return End::Closed("ended by the client"),
-            Some(Err(error)) => {
-                debug!(%error, "connection cannot be read any further");
-                let is_junk = error.kind() == io::ErrorKind::InvalidData && connection.is_new();
-                return match is_junk {
-                    true => End::Refused(Refusal::NotAProtocol),
-                    false => End::Closed("broken"),
-                };
-            }
-            None => return End::Closed("a bug"),
+            Some(Ok(Heard::Bound(peer))) => return Conversation::Bound(peer),
+            heard => return Conversation::Ended(end_of(connection, heard)),
         }
         // One batch each, in turn: a flood on one connection must not starve the others.
         tokio::task::yield_now().await;
+    }
+}
+
+/// Why a connection is read no more.
+fn end_of(connection: &Connection, heard: Option<io::Result<Heard>>) -> End {
+    match heard {
+        Some(Ok(Heard::Http)) => End::Http,
+        Some(Ok(_) | Err(_)) if connection.is_handshaking() => {
+            End::Refused(Refusal::HandshakeFailed)
+        }
+        Some(Ok(_)) => End::Closed("ended by the client"),
+        Some(Err(error)) => {
+            debug!(%error, "connection cannot be read any further");
+            let is_junk = error.kind() == io::ErrorKind::InvalidData && connection.is_new();
+            if is_junk { End::Refused(Refusal::NotAProtocol) } else { End::Closed("broken") }
+        }
+        None => End::Closed("a bug"),
     }
 }
 
@@ -291,7 +311,7 @@ fn hand_over(connection: Rc<Connection>, mut counted: Counted, settings: &Settin
 }
 
 /// What a turn of a connection brought.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Heard {
     /// At least one whole message.
     Messages,
@@ -299,6 +319,8 @@ pub(super) enum Heard {
     Nothing,
     /// The beginning of HTTP, which is kept.
     Http,
+    /// A ConnectionBind: what follows is for this peer.
+    Bound(Box<Waiting>),
     /// The client has closed.
     End,
 }

@@ -77,13 +77,23 @@ pub(in crate::net) struct Session {
     closed: bool,
     /// What has not been encrypted of a frame whose beginning has.
     rest_of_frame: usize,
+    /// Whether there are no more frames, but data.
+    is_data: bool,
+    /// We have said that we send no more.
+    has_said_end: bool,
 }
 
 impl Session {
     /// A session before its handshake.
     pub(in crate::net) fn new(mut tls: ServerConnection) -> Self {
         tls.set_buffer_limit(Some(CIPHERTEXT_MAX));
-        Self { tls: Box::new(tls), closed: false, rest_of_frame: 0 }
+        Self {
+            tls: Box::new(tls),
+            closed: false,
+            rest_of_frame: 0,
+            is_data: false,
+            has_said_end: false,
+        }
     }
 
     /// Whether the handshake is under way, or has failed.
@@ -175,7 +185,10 @@ impl Session {
         while taken < plaintext.len() && !self.tls.is_handshaking() {
             let rest = &plaintext[taken..];
             if self.rest_of_frame == 0 {
-                let length = framing::frame_len(rest, ChannelRange::Rfc5766).ok().flatten();
+                let length = match self.is_data {
+                    true => None,
+                    false => framing::frame_len(rest, ChannelRange::Rfc5766).ok().flatten(),
+                };
                 self.rest_of_frame = length.unwrap_or(rest.len());
             }
             let written = self.tls.writer().write(&rest[..rest.len().min(self.rest_of_frame)])?;
@@ -188,6 +201,18 @@ impl Session {
         Ok(taken)
     }
 
+    /// From now on there are no frames.
+    pub(super) fn begin_data(&mut self) {
+        self.is_data = true;
+    }
+
+    /// Tells the client that nothing follows, with the next write.
+    pub(super) fn say_end(&mut self) {
+        if !std::mem::replace(&mut self.has_said_end, true) {
+            self.tls.send_close_notify();
+        }
+    }
+
     /// Whether the kernel has not taken all there is to send.
     pub(super) fn is_blocked(&self) -> bool {
         self.tls.wants_write()
@@ -195,7 +220,7 @@ impl Session {
 
     /// Tells the client that nothing follows, if there is room for it.
     pub(super) fn close(&mut self, tcp: &TcpStream) -> io::Result<()> {
-        self.tls.send_close_notify();
+        self.say_end();
         self.write_ciphertext(tcp).map(drop)
     }
 

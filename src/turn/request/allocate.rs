@@ -15,8 +15,9 @@ use crate::stun::attribute::{
 };
 use crate::stun::{AddressFamily, Code, Message, TransactionId};
 use crate::turn::Now;
-use crate::turn::allocation::{Allocation, AllocationId, FiveTuple, RelayedAddress};
+use crate::turn::allocation::{Allocation, AllocationId, FiveTuple, PeerTransport, RelayedAddress};
 use crate::turn::auth::User;
+use crate::turn::connections::{PeerConnections, Tally};
 use crate::turn::event::Event;
 use crate::turn::limits::Meter;
 use crate::turn::policy;
@@ -32,6 +33,7 @@ pub struct PendingAllocation {
     user: User,
     transaction_id: TransactionId,
     has_fingerprint: bool,
+    peers: PeerTransport,
     family: AddressFamily,
     even_port: bool,
     lifetime: Duration,
@@ -43,6 +45,18 @@ impl PendingAllocation {
     #[must_use]
     pub fn account(&self) -> &str {
         self.user.account()
+    }
+
+    /// What the relayed address must speak.
+    #[must_use]
+    pub fn peers(&self) -> PeerTransport {
+        self.peers
+    }
+
+    /// The name its connections are bound by, all of it; untrusted text.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        &self.user.name
     }
 
     /// The family the relayed address must have.
@@ -70,6 +84,8 @@ pub struct Allocated {
     pub relayed: RelayedAddress,
     /// The user's bandwidth, where it is limited.
     pub meter: Option<Arc<dyn Meter>>,
+    /// What its connections relay, of an allocation for TCP.
+    pub tally: Option<Arc<dyn Tally>>,
 }
 
 impl fmt::Debug for Allocated {
@@ -117,10 +133,7 @@ impl Server {
             return Err(Reject::Code(Code::Forbidden));
         }
         // (3)
-        let transport = request.message.read::<RequestedTransport>()?.ok_or(Code::BadRequest)?;
-        if transport != RequestedTransport::UDP {
-            return Err(Reject::Code(Code::UnsupportedTransport));
-        }
+        let peers = self.requested_transport(request)?;
         // (4) is DONT-FRAGMENT, an unknown attribute here, and so answered with 420 already
         let message = &request.message;
         check_reservation(message)?;
@@ -133,6 +146,7 @@ impl Server {
             user: request.user.clone(),
             transaction_id: id,
             has_fingerprint: request.message.has_fingerprint(),
+            peers,
             family,
             even_port,
             lifetime,
@@ -154,6 +168,26 @@ impl Server {
         } else {
             Err(Reject::Code(Code::AllocationMismatch))
         }
+    }
+
+    /// Step (3), and all that is different where it is TCP (RFC 6062 §5.1).
+    fn requested_transport(&self, request: &Request<'_>) -> Result<PeerTransport, Reject> {
+        let message = &request.message;
+        match message.read::<RequestedTransport>()?.ok_or(Code::BadRequest)? {
+            RequestedTransport::UDP => return Ok(PeerTransport::Udp),
+            RequestedTransport::TCP if self.config.tcp_relay => {}
+            _ => return Err(Reject::Code(Code::UnsupportedTransport)),
+        }
+        let only_udp = [
+            AttributeType::DONT_FRAGMENT,
+            AttributeType::EVEN_PORT,
+            AttributeType::RESERVATION_TOKEN,
+        ];
+        let is_stream = request.from.transport.is_stream();
+        if !is_stream || only_udp.into_iter().any(|kind| message.has(kind)) {
+            return Err(Reject::Code(Code::BadRequest));
+        }
+        Ok(PeerTransport::Tcp)
     }
 
     /// Steps (6) and (7). Without REQUESTED-ADDRESS-FAMILY it is IPv4; a family byte that does not
@@ -186,8 +220,9 @@ impl Server {
         now: Now,
         reply: &mut Vec<u8>,
     ) -> Option<AllocationId> {
-        let PendingAllocation { from, user, transaction_id, has_fingerprint, lifetime, .. } =
-            pending;
+        let PendingAllocation {
+            from, user, transaction_id, has_fingerprint, peers, lifetime, ..
+        } = pending;
         let answer = Answer {
             method: crate::stun::Method::Allocate,
             transaction_id,
@@ -210,7 +245,7 @@ impl Server {
                 return None;
             }
         }
-        let Allocated { relayed, meter } = match result {
+        let Allocated { relayed, meter, tally } = match result {
             Ok(allocated) => allocated,
             Err(error) => {
                 self.refuse(&answer, &Reject::Code(error.code()), reply);
@@ -226,6 +261,9 @@ impl Server {
             lifetime,
         );
         allocation.meter = meter;
+        if peers == PeerTransport::Tcp {
+            allocation.connections = Some(Box::new(PeerConnections::new(tally)));
+        }
         let id = self.allocations.insert(allocation);
         self.stats.allocation_opened(from.transport);
         self.events.push_back(Event::Opened { id, client: from, relayed, username: user.name });

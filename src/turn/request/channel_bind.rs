@@ -3,6 +3,7 @@
 use super::{Reject, Request};
 use crate::stun::attribute::{ChannelNumberAttribute, XorPeerAddress};
 use crate::stun::{AddressFamily, Code};
+use crate::turn::allocation::PeerTransport;
 use crate::turn::event::Event;
 use crate::turn::policy::Port;
 use crate::turn::server::Server;
@@ -10,7 +11,7 @@ use crate::turn::server::Server;
 impl Server {
     /// RFC 8656 §12.2. Binding the same pair again renews channel and permission.
     pub(in crate::turn) fn channel_bind(&mut self, request: &Request<'_>) -> Result<(), Reject> {
-        let id = self.allocation_of(request)?;
+        let id = self.allocation_over(PeerTransport::Udp, request)?;
         let number = request.message.read()?;
         let ChannelNumberAttribute(number) = number.ok_or(Code::BadRequest)?;
         let number = self.config.channels.number(number.number())?;

@@ -3,16 +3,19 @@
 pub(super) mod allocate;
 mod binding;
 mod channel_bind;
+pub(super) mod connect;
+mod connection_attempt;
+pub(super) mod connection_bind;
 mod create_permission;
 mod refresh;
 mod send;
 
 use super::Now;
-use super::allocation::{AllocationId, FiveTuple};
+use super::allocation::{AllocationId, FiveTuple, PeerTransport};
 use super::auth::{Denial, User};
 use super::policy::Forbidden;
 use super::server::Server;
-use crate::stun::attribute::AttributeType;
+use crate::stun::attribute::{AttributeType, RequestedTransport};
 use crate::stun::{Code, Malformed, Message};
 
 /// A 420 names at most so many types, so that it stays smaller than what it answers.
@@ -68,7 +71,7 @@ impl From<Code> for Reject {
 
 /// RFC 8489 §6.3.1: a comprehension-required attribute that is not understood ends the request.
 pub(super) fn check_attributes(message: &Message<'_>) -> Result<(), Reject> {
-    refuse_unknown(message, is_understood)
+    refuse_unknown(message, |kind| is_understood(kind) || is_for_tcp(kind, message))
 }
 
 /// The same where it is `understood` that tells.
@@ -83,6 +86,11 @@ fn refuse_unknown(
         .take(UNKNOWN_ATTRIBUTES_MAX)
         .collect();
     if unknown.is_empty() { Ok(()) } else { Err(Reject::UnknownAttributes(unknown)) }
+}
+
+/// RFC 6062 §5.1 knows DONT-FRAGMENT, if only to refuse it: Allocate does.
+fn is_for_tcp(kind: AttributeType, message: &Message<'_>) -> bool {
+    kind == AttributeType::DONT_FRAGMENT && message.read() == Ok(Some(RequestedTransport::TCP))
 }
 
 /// Understood, if only enough to know that it may be ignored where it is not expected
@@ -112,6 +120,7 @@ pub(super) fn is_understood(kind: AttributeType) -> bool {
                 | AttributeType::RESERVATION_TOKEN
                 | AttributeType::PRIORITY
                 | AttributeType::USE_CANDIDATE
+                | AttributeType::CONNECTION_ID
         )
 }
 
@@ -124,5 +133,19 @@ impl Server {
             return Err(Reject::Code(Code::WrongCredentials));
         }
         Ok(id)
+    }
+
+    /// The same, for what only one kind of allocation can do: where it is of the other kind, there
+    /// is none for the request.
+    fn allocation_over(
+        &self,
+        peers: PeerTransport,
+        request: &Request<'_>,
+    ) -> Result<AllocationId, Reject> {
+        let id = self.allocation_of(request)?;
+        match self.allocations.get(id) {
+            Some(allocation) if allocation.peer_transport() == peers => Ok(id),
+            _ => Err(Reject::Code(Code::AllocationMismatch)),
+        }
     }
 }

@@ -65,6 +65,7 @@ pub(super) fn config(channel_ms: u64) -> server::Config {
         discovery: None,
         channels: ChannelRange::default(),
         software: None,
+        tcp_relay: false,
     }
 }
 
