@@ -10,8 +10,9 @@ const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Which of our modules each module may name. Arrows go one way:
-/// main → cli → server → {net, http} → turn → stun, http → signal, and cli → load → {net, stun}.
-const ARROWS: [(&str, &[&str]); 9] = [
+/// main → cli → server → {net, http} → turn → stun, http → signal, and beside them
+/// cli → load → {net, stun} and cli → probe.
+const ARROWS: [(&str, &[&str]); 10] = [
     ("src/stun/", &[]),
     ("src/turn/", &["stun"]),
     ("src/net/", &["turn", "stun", "logging"]),
@@ -20,10 +21,15 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("src/config/", &["signal", "turn", "net", "http", "logging"]),
     ("src/server.rs", &["config", "net", "http", "turn", "logging"]),
     ("src/load/", &["net", "stun"]),
-    ("src/cli/", &["config", "load", "server", "logging", "net", "http", "signal", "turn"]),
+    ("src/probe/", &["net"]),
+    (
+        "src/cli/",
+        &["config", "load", "probe", "server", "logging", "net", "http", "signal", "turn"],
+    ),
 ];
-const MODULES: [&str; 10] =
-    ["cli", "config", "http", "load", "logging", "net", "server", "signal", "stun", "turn"];
+const MODULES: [&str; 11] = [
+    "cli", "config", "http", "load", "logging", "net", "probe", "server", "signal", "stun", "turn",
+];
 
 /// What a core that is a function of state, bytes, time and randomness has no use for.
 const BANNED_IN_CORE: [&str; 12] = [
@@ -203,6 +209,20 @@ fn arrows_go_one_way() {
             let module = module.as_str();
             if MODULES.contains(&module) && module != own && !allowed.contains(&module) {
                 faults.push(format!("{}:{number}: may not know {module}", source.path));
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+/// A verdict must not be the server agreeing with itself.
+#[test]
+fn probe_knows_nothing_of_the_server_but_its_clock() {
+    let mut faults = Vec::new();
+    for source in sources("src/probe") {
+        for (number, line) in source.code() {
+            if line.contains("crate::net") && !line.contains("crate::net::clock") {
+                faults.push(format!("{}:{number}: the server's own code", source.path));
             }
         }
     }
