@@ -10,14 +10,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fmt, io};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::http::{self, Inspect, Inspection, PortCounts, Snapshot};
+use crate::http::signaling::Signaling;
+use crate::http::{self, Connections, Inspect, Inspection, PortCounts, Snapshot, Visitor};
 use crate::logging::escaped;
 use crate::net::certificates::Reload;
-use crate::net::{BindError, Net};
+use crate::net::count::{Kind, Refusal};
+use crate::net::handover::{HANDOVERS_MAX, Handover, HttpStream};
+use crate::net::{BindError, Net, clock, ice_urls};
 use crate::turn::policy;
 
 /// How long stopping may take.
@@ -64,6 +67,8 @@ pub struct Addresses {
     pub listen: Vec<SocketAddr>,
     /// TURN over TLS only.
     pub tls: Vec<SocketAddr>,
+    /// TURN over DTLS, on UDP ports of the other two.
+    pub dtls: Vec<SocketAddr>,
     /// The admin plane.
     pub http: Vec<SocketAddr>,
 }
@@ -102,19 +107,29 @@ impl Running {
     pub fn start(config: &Config) -> Result<Self, Error> {
         let http = http::Listeners::bind(&config.http).map_err(Error::Http)?;
         let http_addresses = http.addresses();
-        let net =
-            Net::start(&config.net, &config.turn, http_addresses.clone()).map_err(Error::Bind)?;
+        let (handovers, visitors) = mpsc::channel(HANDOVERS_MAX);
+        let handovers = config.http.shared.then_some(handovers);
+        let net = Net::start(&config.net, &config.turn, http_addresses.clone(), handovers)
+            .map_err(Error::Bind)?;
+        let (listen, tls) = (net.listening().to_vec(), net.listening_tls().to_vec());
         let addresses = Addresses {
-            listen: net.listening().to_vec(),
-            tls: net.listening_tls().to_vec(),
+            dtls: if net.speaks_dtls() { [&listen[..], &tls].concat() } else { Vec::new() },
+            listen,
+            tls,
             http: http_addresses,
         };
+        let tls = config.net.tls.as_ref().map(|_| &addresses.tls[..]);
+        let urls = config.public_host().map(|host| ice_urls(&host, &addresses.listen, tls));
+        let signaling = config.http.signaling.clone().map(|settings| {
+            let urls = urls.unwrap_or_default();
+            Arc::new(Signaling::new(settings, urls, clock::now, rand::random()))
+        });
         let state = Arc::new(State { net, ready: AtomicBool::new(true) });
         let (stop_http, stopped) = oneshot::channel();
         let inspect = Arc::clone(&state);
         let http = std::thread::Builder::new()
             .name("http".into())
-            .spawn(move || serve_http(http, inspect, stopped))
+            .spawn(move || serve_http(http, inspect, signaling, visitors, stopped))
             .map_err(Error::Http)?;
         Ok(Self { addresses, state, http, stop_http })
     }
@@ -152,6 +167,9 @@ impl Running {
         }
         for address in &self.addresses.tls {
             info!(%address, "listening (tls)");
+        }
+        for address in &self.addresses.dtls {
+            info!(%address, "listening (dtls)");
         }
         let certificates = self.state.net.certificates().map(|certificates| certificates.served());
         for (index, certificate) in certificates.iter().flat_map(|all| all.iter()).enumerate() {
@@ -243,10 +261,16 @@ async fn watch(running: &Running) {
     }
 }
 
-fn serve_http(listeners: http::Listeners, state: Arc<State>, stopped: oneshot::Receiver<()>) {
+fn serve_http(
+    listeners: http::Listeners,
+    state: Arc<State>,
+    signaling: Option<Arc<Signaling>>,
+    visitors: mpsc::Receiver<Handover>,
+    stopped: oneshot::Receiver<()>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.and_then(|runtime| {
-        runtime.block_on(listeners.serve(state, async {
+        runtime.block_on(listeners.serve(state, signaling, visitors, async {
             // The sender is dropped only together with the server.
             let _ = stopped.await;
         }))
@@ -256,13 +280,25 @@ fn serve_http(listeners: http::Listeners, state: Arc<State>, stopped: oneshot::R
     }
 }
 
+impl Visitor for Handover {
+    type Stream = HttpStream;
+
+    fn enter(self) -> io::Result<(SocketAddr, HttpStream)> {
+        self.open()
+    }
+}
+
 impl Inspect for State {
     fn snapshot(&self) -> Inspection<'_> {
         Box::pin(async {
             let shards = self.net.stats().await?;
             let ports = self.net.ports();
-            let relay_ports =
-                PortCounts { free: ports.free, used: ports.used, cooling: ports.cooling };
+            let relay_ports = PortCounts {
+                free: ports.free,
+                used: ports.used,
+                reserved: ports.reserved,
+                cooling: ports.cooling,
+            };
             let tls = self.net.certificates().map(|certificates| {
                 let counts = certificates.reload_counts();
                 http::Tls {
@@ -271,7 +307,10 @@ impl Inspect for State {
                     failed_reloads: counts.failed,
                 }
             });
-            Some(Snapshot { shards, relay_ports, tls })
+            let live = Kind::ALL.iter().map(|&kind| (kind.label(), self.net.connections(kind)));
+            let refused = Refusal::ALL.iter().map(|&why| (why.label(), self.net.refused(why)));
+            let connections = Connections { live: live.collect(), refused: refused.collect() };
+            Some(Snapshot { shards, relay_ports, tls, connections })
         })
     }
 

@@ -270,7 +270,8 @@ impl Core {
             panic!("an Allocate request leads to a socket");
         };
         let relayed = RelayedAddress((local, 50_000).into());
-        let allocated = Allocated { relayed, meter: None };
+        let allocated =
+            Allocated { relayed, also: None, meter: None, reservation: None, tally: None };
         let now = clock::now();
         core.id = core.server.allocated(pending, Ok(allocated), now, &mut Vec::new()).unwrap();
         let peer = XorPeerAddress(core.unbound_peer);

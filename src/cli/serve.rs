@@ -72,7 +72,8 @@ fn dev_config() -> Config {
 
 /// Says who holds the port of a listener that is taken.
 fn explained(error: server::Error) -> Error {
-    let server::Error::Bind(BindError::Listen { address, transport: "udp", error: cause }) = &error
+    let server::Error::Bind(BindError::Listen { address, transport: "udp" | "dtls", error: cause }) =
+        &error
     else {
         return error.into();
     };
@@ -85,7 +86,7 @@ fn explained(error: server::Error) -> Error {
 /// What a developer pastes into a page, or `None` where nothing listens.
 fn dev_banner(addresses: &Addresses) -> Option<String> {
     let turn = addresses.listen.first()?;
-    let http = addresses.http.iter().map(metrics_line).collect::<String>();
+    let http = addresses.http.iter().map(http_lines).collect::<String>();
     Some(format!(
         "\
 hairpin is ready. For your RTCPeerConnection:
@@ -102,8 +103,14 @@ iceServers: [
     ))
 }
 
-fn metrics_line(http: &SocketAddr) -> String {
-    format!("Metrics: http://{http}/metrics\n")
+fn http_lines(http: &SocketAddr) -> String {
+    format!(
+        "\
+Test:    http://{http}/test
+Call:    http://{http}/call
+Metrics: http://{http}/metrics
+"
+    )
 }
 
 #[cfg(test)]
@@ -115,6 +122,7 @@ mod tests {
         let addresses = Addresses {
             listen: vec!["127.0.0.1:3478".parse().unwrap()],
             tls: Vec::new(),
+            dtls: Vec::new(),
             http: vec!["127.0.0.1:8080".parse().unwrap()],
         };
         let expected = r#"hairpin is ready. For your RTCPeerConnection:
@@ -127,6 +135,8 @@ iceServers: [
   { urls: "turns:127.0.0.1:3478?transport=tcp", username: "dev", credential: "dev" },
 ]
 
+Test:    http://127.0.0.1:8080/test
+Call:    http://127.0.0.1:8080/call
 Metrics: http://127.0.0.1:8080/metrics
 "#;
         assert_eq!(dev_banner(&addresses).unwrap(), expected);

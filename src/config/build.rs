@@ -6,8 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::Config;
 use super::discovery;
 use super::error::{Fault, Key};
-use super::file::{Auth, File, Limits, Relay};
+use super::file::{Auth, File, Http, Limits, Relay, Stun};
+use super::host::PublicHost;
 use super::secrets::{self, Reader};
+use super::signaling;
 use super::tls;
 use super::value::{Host, Listen, Ports};
 use crate::{http, logging, net, turn};
@@ -17,6 +19,8 @@ use crate::{http, logging, net, turn};
 const MAX_REALM_BYTES: usize = 127;
 /// RFC 8489 §14.3: fewer than 509 bytes.
 pub(crate) const MAX_USERNAME_BYTES: usize = 508;
+/// What SOFTWARE says where it is sent.
+const SOFTWARE: &str = concat!("hairpin ", env!("CARGO_PKG_VERSION"));
 /// More shards than any machine has cores; each is a thread with its own sockets.
 const MAX_THREADS: u32 = 1024;
 
@@ -33,6 +37,7 @@ pub(super) fn config(
     let listen = discovery::listeners(addresses(&file.listen), discovery.as_ref());
     check_relay(&file.relay, &listen)?;
     check_limits(&file.limits)?;
+    check_alternates(&file.turn.alternate_servers, &listen)?;
     if file.listen.is_empty() {
         return Err(Fault::new([Key::new("listen")], "needs at least one address"));
     }
@@ -40,45 +45,87 @@ pub(super) fn config(
         let message = format!("more than {MAX_THREADS}; 0 means one per core");
         return Err(Fault::new([Key::new("threads")], message));
     }
+    if file.http.shared_admin && !file.http.shared {
+        let message = "does nothing unless http.shared is true".to_owned();
+        return Err(Fault::new([Key::new("http.shared_admin")], message));
+    }
     let tls = tls::config(&file, reader)?;
     let policy = turn::policy::Config {
         allow: file.peers.allow.iter().map(|network| network.0).collect(),
         deny: file.peers.deny.iter().map(|network| network.0).collect(),
         only_allowed: file.peers.only_allowed,
     };
-    let channels = match file.stun.rfc5766_channels {
-        true => turn::ChannelRange::Rfc5766,
-        false => turn::ChannelRange::Rfc8656,
-    };
-    let software =
-        file.stun.software.then(|| concat!("hairpin ", env!("CARGO_PKG_VERSION")).to_owned());
     let net = net::Config {
         listen,
         threads: file.threads.0 as usize,
-        relay_ports: file.relay.ports.0,
+        relay_ports: file.relay.ports.0.clone(),
         relay_addresses: file.relay.addresses.iter().map(|host| host.0).collect(),
         allocations_per_user: file.limits.allocations_per_user.0 as usize,
         allocations: file.limits.allocations.0 as usize,
         user_bandwidth: file.limits.user_bandwidth.0,
         unauthenticated_idle: file.limits.unauthenticated_idle.0,
         tls,
+        proxies: file.proxy.sources.iter().map(|network| network.0).collect(),
     };
-    let limits = turn::limits::Config {
-        permissions_per_allocation: file.limits.permissions_per_allocation.0 as usize,
-        channels_per_allocation: file.limits.channels_per_allocation.0 as usize,
-        unauthenticated_per_source: file.limits.unauthenticated_per_source.0,
-        default_lifetime: file.limits.default_lifetime.0,
-        max_lifetime: file.limits.max_lifetime.0,
-        permission_lifetime: file.limits.permission_lifetime.0,
-        channel_lifetime: file.limits.channel_lifetime.0,
-    };
-    let auth = auth(file.realm, file.auth, reader, environment_secret)?;
+    let public_host = public_host(&file.public_host)?;
+    let auth = auth(file.realm.clone(), file.auth.clone(), reader, environment_secret)?;
+    let host = public_host.clone().or_else(|| PublicHost::listened_on(&net.listen));
+    let signaling = signaling::config(&file, reader, host.as_ref(), auth.secrets.first())?;
     Ok(Config {
-        turn: turn::server::Config { auth, policy, limits, discovery, channels, software },
+        turn: turn::server::Config {
+            auth,
+            policy,
+            limits: core_limits(&file.limits),
+            discovery,
+            channels: channels(&file.stun),
+            alternates: addresses(&file.turn.alternate_servers),
+            dont_fragment: net::SETS_DONT_FRAGMENT,
+            software: file.stun.software.then(|| SOFTWARE.to_owned()),
+            tcp_relay: file.relay.tcp,
+        },
         net,
-        http: http::Config { listen: addresses(&file.http.listen), pages: file.http.pages },
+        public_host: public_host.map(|host| host.to_string()),
+        http: http(&file.http, signaling),
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
+}
+
+fn channels(stun: &Stun) -> turn::ChannelRange {
+    match stun.rfc5766_channels {
+        true => turn::ChannelRange::Rfc5766,
+        false => turn::ChannelRange::Rfc8656,
+    }
+}
+
+fn core_limits(limits: &Limits) -> turn::limits::Config {
+    turn::limits::Config {
+        permissions_per_allocation: limits.permissions_per_allocation.0 as usize,
+        channels_per_allocation: limits.channels_per_allocation.0 as usize,
+        unauthenticated_per_source: limits.unauthenticated_per_source.0,
+        default_lifetime: limits.default_lifetime.0,
+        max_lifetime: limits.max_lifetime.0,
+        permission_lifetime: limits.permission_lifetime.0,
+        channel_lifetime: limits.channel_lifetime.0,
+        ..turn::limits::Config::default()
+    }
+}
+
+fn http(file: &Http, signaling: Option<http::signaling::Config>) -> http::Config {
+    http::Config {
+        listen: addresses(&file.listen),
+        shared: file.shared,
+        shared_admin: file.shared_admin,
+        pages: file.pages,
+        signaling,
+    }
+}
+
+fn public_host(text: &str) -> Result<Option<PublicHost>, Fault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let refuse = |problem| Fault::new([Key::new("public_host")], format!("{text:?} {problem}"));
+    text.parse().map(Some).map_err(refuse)
 }
 
 fn addresses(listen: &[Listen]) -> Vec<SocketAddr> {
@@ -149,6 +196,22 @@ fn relays_on(relay: &Relay, host: IpAddr, listen: &[SocketAddr]) -> bool {
         true => listen.iter().any(|listen| overlaps(listen.ip())),
         false => relay.addresses.iter().any(|relay| overlaps(relay.0)),
     }
+}
+
+/// Clients must be able to go there, and must not be sent here again.
+fn check_alternates(alternates: &[Listen], listen: &[SocketAddr]) -> Result<(), Fault> {
+    for (at, Listen(address)) in alternates.iter().enumerate() {
+        let problem = if address.ip().is_unspecified() || address.port() == 0 {
+            "is not one address with one port"
+        } else if listen.contains(address) {
+            "is this server"
+        } else {
+            continue;
+        };
+        let key = Key::new("turn.alternate_servers").index(at);
+        return Err(Fault::new([key], format!("\"{address}\" {problem}")));
+    }
+    Ok(())
 }
 
 fn check_limits(limits: &Limits) -> Result<(), Fault> {

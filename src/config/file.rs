@@ -17,14 +17,19 @@ use crate::turn::limits;
 pub(super) struct File {
     pub(super) realm: String,
     pub(super) listen: Vec<Listen>,
+    /// Empty: the first of `listen` that is no wildcard.
+    pub(super) public_host: String,
     pub(super) threads: Count,
     pub(super) tls: Tls,
+    pub(super) proxy: Proxy,
     pub(super) relay: Relay,
     pub(super) auth: Auth,
     pub(super) peers: Peers,
     pub(super) limits: Limits,
+    pub(super) turn: Turn,
     pub(super) stun: Stun,
     pub(super) http: Http,
+    pub(super) signaling: Signaling,
     pub(super) log: Log,
 }
 
@@ -35,6 +40,13 @@ pub(super) struct Tls {
     pub(super) cert: FileNames,
     pub(super) key: FileNames,
     pub(super) listen: Vec<Listen>,
+    pub(super) dtls: bool,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Proxy {
+    pub(super) sources: Vec<Network>,
 }
 
 #[derive(Clone, Deserialize, PartialEq)]
@@ -42,6 +54,7 @@ pub(super) struct Tls {
 pub(super) struct Relay {
     pub(super) ports: Ports,
     pub(super) addresses: Vec<Host>,
+    pub(super) tcp: bool,
 }
 
 #[derive(Clone, Deserialize, PartialEq)]
@@ -83,6 +96,12 @@ pub(super) struct Limits {
 
 #[derive(Clone, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
+pub(super) struct Turn {
+    pub(super) alternate_servers: Vec<Listen>,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Stun {
     pub(super) nat_discovery: bool,
     /// Empty: none.
@@ -95,7 +114,31 @@ pub(super) struct Stun {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Http {
     pub(super) listen: Vec<Listen>,
+    pub(super) shared: bool,
+    pub(super) shared_admin: bool,
     pub(super) pages: bool,
+    /// Empty: none.
+    pub(super) api_token_file: String,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Signaling {
+    pub(super) enabled: bool,
+    pub(super) origins: Vec<String>,
+    pub(super) open: bool,
+    /// Empty: none.
+    pub(super) jwt_secret_file: String,
+    pub(super) jwt_public_key_file: FileNames,
+    pub(super) replace: Replace,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Replace {
+    #[default]
+    Secret,
+    Always,
 }
 
 #[derive(Clone, Deserialize, PartialEq)]
@@ -115,14 +158,18 @@ impl Default for File {
         Self {
             realm: "hairpin".to_owned(),
             listen: vec![literal("0.0.0.0:3478"), literal("[::]:3478")],
+            public_host: String::new(),
             threads: Count(0),
             tls: Tls::default(),
+            proxy: Proxy::default(),
             relay: Relay::default(),
             auth: Auth::default(),
             peers: Peers::default(),
             limits: Limits::default(),
+            turn: Turn::default(),
             stun: Stun::default(),
             http: Http::default(),
+            signaling: Signaling::default(),
             log: Log::default(),
         }
     }
@@ -130,7 +177,7 @@ impl Default for File {
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { ports: literal("49152-65535"), addresses: Vec::new() }
+        Self { ports: literal("49152-65535"), addresses: Vec::new(), tcp: false }
     }
 }
 
@@ -168,7 +215,13 @@ impl Default for Limits {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: vec![literal("127.0.0.1:8080")], pages: false }
+        Self {
+            listen: vec![literal("127.0.0.1:8080")],
+            shared: false,
+            shared_admin: false,
+            pages: false,
+            api_token_file: String::new(),
+        }
     }
 }
 

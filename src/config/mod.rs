@@ -7,7 +7,9 @@ mod build;
 mod discovery;
 mod error;
 mod file;
+mod host;
 mod secrets;
+mod signaling;
 mod tls;
 mod value;
 
@@ -21,12 +23,15 @@ use zeroize::Zeroizing;
 
 pub(crate) use build::MAX_USERNAME_BYTES;
 pub use error::ConfigError;
+pub(crate) use host::PublicHost;
 pub(crate) use value::{Bandwidth, Lifetime};
 
 use ipnet::IpNet;
 
+use crate::http::credentials::Source;
 use crate::net::certificates::Pair;
 use crate::net::clock;
+use crate::turn::rest::Credentials;
 use crate::{http, logging, net, turn};
 
 /// Where the configuration is looked for when the command line names none.
@@ -44,6 +49,9 @@ const DEV: &str = r#"
 realm = "localhost"
 listen = ["127.0.0.1:3478"]
 
+[relay]
+tcp = true
+
 [auth]
 users = { dev = "dev" }
 
@@ -59,6 +67,10 @@ unauthenticated_per_source = 0 # everything comes from one address
 [http]
 listen = ["127.0.0.1:8080"]
 pages = true
+
+[signaling]
+enabled = true
+open = true
 "#;
 
 /// What the certificate of `--dev` is for.
@@ -75,6 +87,8 @@ pub struct Config {
     pub turn: turn::server::Config,
     /// Sockets and shards.
     pub net: net::Config,
+    /// The name or address that clients reach the server by, where one is configured.
+    pub public_host: Option<String>,
     /// The admin plane.
     pub http: http::Config,
     /// Logging.
@@ -125,7 +139,15 @@ impl Config {
     pub fn dev() -> Self {
         let (mut config, _) = parse(Path::new("--dev"), DEV, None).expect("a constant, and tested");
         let pair = Pair::self_signed(&DEV_NAMES).expect("the system has randomness");
-        config.net.tls = Some(net::tls::Config { pairs: vec![pair], listen: Vec::new() });
+        let tls = net::tls::Config { pairs: vec![pair], listen: Vec::new(), dtls: true };
+        config.net.tls = Some(tls);
+        if let Some(signaling) = &mut config.http.signaling {
+            signaling.origins.local = true;
+            signaling.source = Source::Fixed(Credentials {
+                username: "dev".to_owned(),
+                password: "dev".to_owned(),
+            });
+        }
         config
     }
 
@@ -135,6 +157,14 @@ impl Config {
     pub fn allowing_this_machine(mut self) -> Self {
         self.turn.policy.allow.extend(net::own_addresses().0.into_iter().map(IpNet::from));
         self
+    }
+
+    /// The host in the URLs that clients are given: the configured one, or the first address of
+    /// the listeners that is no wildcard.
+    #[must_use]
+    pub fn public_host(&self) -> Option<String> {
+        let listened_on = || PublicHost::listened_on(&self.net.listen);
+        self.public_host.clone().or_else(|| Some(listened_on()?.to_string()))
     }
 
     /// What an operator should know although it is allowed, each on one line.
@@ -166,6 +196,7 @@ impl Config {
         if limits.channel_lifetime != rfc.channel_lifetime {
             warnings.push("limits.channel_lifetime: RFC 8656 demands 10m".to_owned());
         }
+        warnings.extend(self.signaling_warnings());
         warnings.extend(self.expiry_warnings(clock::now().unix_secs));
         warnings.extend(origin.exposed.iter().map(|file| {
             format!("{}: every user of this machine can read the secrets in it", file.display())
@@ -175,19 +206,29 @@ impl Config {
 }
 
 impl Config {
+    fn signaling_warnings(&self) -> Vec<String> {
+        let Some(signaling) = &self.http.signaling else { return Vec::new() };
+        let mut warnings = Vec::new();
+        match signaling.source {
+            Source::None => warnings.push(
+                "signaling: no auth.secrets to make credentials with: clients get STUN only"
+                    .to_owned(),
+            ),
+            Source::Secret(_) if signaling.hub.open => warnings
+                .push("signaling.open: everybody who reaches it gets TURN credentials".to_owned()),
+            Source::Secret(_) | Source::Fixed(_) => {}
+        }
+        warnings
+    }
+
     fn expiry_warnings(&self, unix_secs: u64) -> Vec<String> {
         let pairs = self.net.tls.iter().flat_map(|tls| &tls.pairs).enumerate();
         let warning = |(at, pair): (usize, &Pair)| {
             let names = pair.certificate.names().join(", ");
-            let left = pair.certificate.not_after().checked_sub(unix_secs);
-            match left.map(Duration::from_secs) {
-                None => Some(format!("tls.cert: certificate {at} ({names}) has expired")),
-                Some(left) if left < EXPIRES_SOON => {
-                    let days = left.as_secs() / SECS_PER_DAY;
-                    Some(format!("tls.cert: certificate {at} ({names}) expires in {days} days"))
-                }
-                Some(_) => None,
-            }
+            let left = pair.certificate.not_after().saturating_sub(unix_secs);
+            let days = left / SECS_PER_DAY;
+            (Duration::from_secs(left) < EXPIRES_SOON)
+                .then(|| format!("tls.cert: certificate {at} ({names}) expires in {days} days"))
         };
         pairs.filter_map(warning).collect()
     }

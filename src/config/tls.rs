@@ -12,10 +12,11 @@ pub(super) fn config(
     file: &File,
     reader: &mut Reader<'_>,
 ) -> Result<Option<net::tls::Config>, Fault> {
-    let Tls { cert, key, listen } = &file.tls;
+    let Tls { cert, key, listen, dtls } = &file.tls;
     let missing = |of: &str, what: &str| Err(Fault::new([Key::new(of)], format!("needs {what}")));
     match (cert.0.len(), key.0.len()) {
-        (0, 0) if listen.is_empty() => return Ok(None),
+        (0, 0) if listen.is_empty() && !dtls => return Ok(None),
+        (0, 0) if *dtls => return missing("tls.dtls", "tls.cert and tls.key"),
         (0, 0) => return missing("tls.listen", "tls.cert and tls.key"),
         (0, _) => return missing("tls.key", "tls.cert"),
         (_, 0) => return missing("tls.cert", "tls.key"),
@@ -42,7 +43,7 @@ pub(super) fn config(
         })
         .collect::<Result<_, _>>()?;
     let listen = listen.iter().map(|listen| listen.0).collect();
-    Ok(Some(net::tls::Config { pairs, listen }))
+    Ok(Some(net::tls::Config { pairs, listen, dtls: *dtls }))
 }
 
 fn check_listen(file: &File) -> Result<(), Fault> {

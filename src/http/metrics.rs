@@ -3,27 +3,38 @@
 //! Families are built as values, without a registry: one that lives for a single scrape would only
 //! ask for each name and label a second time.
 
+mod signaling;
+
 use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use super::{PortCounts, Snapshot, Tls};
+use super::signaling::Counts;
+use super::{Connections, PortCounts, Snapshot, Tls};
 use crate::stun::Code;
 use crate::turn::allocation::Transport;
 use crate::turn::stats::{self, Direction, DropReason, RequestMethod, Stats, Traffic};
 
 /// Writes what one scrape shows.
-pub(super) fn render(snapshot: &Snapshot) -> prometheus::Result<String> {
+pub(super) fn render(
+    snapshot: &Snapshot,
+    signaling: Option<&Counts>,
+) -> prometheus::Result<String> {
     let shards = snapshot.shards.as_slice();
     let mut families = vec![build_info()];
     families.extend(allocations(shards));
     families.push(requests(shards));
     families.extend(relayed(shards));
     families.push(dropped(shards));
+    families.push(peer_connections(shards));
     families.push(relay_ports(snapshot.relay_ports));
+    families.extend(connections(&snapshot.connections));
     families.extend(snapshot.tls.iter().flat_map(certificates));
+    families.extend(signaling.into_iter().flat_map(signaling::families));
     families.extend(process());
+    // The encoder takes no family without rows.
+    families.retain(|family| !family.get_metric().is_empty());
     TextEncoder::new().encode_to_string(&families)
 }
 
@@ -130,8 +141,8 @@ fn relayed(shards: &[Stats]) -> [MetricFamily; 2] {
         ),
         counters(
             "hairpin_relay_packets_total",
-            "Datagrams of application data relayed, by direction and client transport. Moves \
-             while sessions run.",
+            "Datagrams of application data relayed, by direction and client transport; of \
+             connections with peers, the portions they were read in. Moves while sessions run.",
             rows(|traffic| traffic.packets),
         ),
     ]
@@ -148,15 +159,45 @@ fn dropped(shards: &[Stats]) -> MetricFamily {
     )
 }
 
+fn peer_connections(shards: &[Stats]) -> MetricFamily {
+    gauges(
+        "hairpin_peer_connections",
+        "Connections between relayed addresses that speak TCP and their peers: being opened, \
+         waiting for the client, or open.",
+        vec![gauge(&[], total(shards, |shard| shard.peer_connections))],
+    )
+}
+
 fn relay_ports(ports: PortCounts) -> MetricFamily {
-    let PortCounts { free, used, cooling } = ports;
-    let rows = [("free", free), ("used", used), ("cooling", cooling)];
+    let PortCounts { free, used, reserved, cooling } = ports;
+    let rows = [("free", free), ("used", used), ("reserved", reserved), ("cooling", cooling)];
     gauges(
         "hairpin_relay_ports",
-        "Ports of the relay range, by state: free to take, used by an allocation, or cooling \
-         after one until late packets are gone.",
+        "Ports of the relay range, by state: free to take, used by an allocation, reserved next to \
+         one, or cooling after one until late packets are gone.",
         rows.map(|(state, count)| gauge(&[("state", state)], count as u64)).into(),
     )
+}
+
+fn connections(connections: &Connections) -> [MetricFamily; 2] {
+    let Connections { live, refused } = connections;
+    let rows = |counts: &[(&str, u64)], name, row: fn(&[(&str, &str)], u64) -> Metric| {
+        counts.iter().map(|&(label, count)| row(&[(name, label)], count)).collect()
+    };
+    [
+        gauges(
+            "hairpin_connections",
+            "Open connections of clients over TCP, by what they speak: http is HTTP on the ports \
+             of TURN. One that has not said yet what it speaks is tcp.",
+            rows(live, "transport", gauge),
+        ),
+        counters(
+            "hairpin_connections_refused_total",
+            "Connections closed before they came to anything, by reason: over a limit, junk, a \
+             failed handshake, or nothing in time.",
+            rows(refused, "reason", counter),
+        ),
+    ]
 }
 
 fn certificates(tls: &Tls) -> [MetricFamily; 2] {
@@ -275,7 +316,7 @@ mod tests {
 
     #[test]
     fn every_family_has_one_help_and_one_type_line_before_its_rows() {
-        let text = render(&two_shards()).unwrap();
+        let text = render(&two_shards(), None).unwrap();
 
         let mut described = BTreeSet::new();
         let mut typed = BTreeSet::new();
@@ -301,7 +342,7 @@ mod tests {
 
     #[test]
     fn names_are_those_the_design_promises() {
-        let text = render(&Snapshot::default()).unwrap();
+        let text = render(&Snapshot { tls: None, ..two_shards() }, None).unwrap();
 
         let ours: BTreeSet<_> = text
             .lines()
@@ -315,7 +356,10 @@ mod tests {
             "hairpin_allocations",
             "hairpin_allocations_total",
             "hairpin_build_info",
+            "hairpin_connections",
+            "hairpin_connections_refused_total",
             "hairpin_dropped_packets_total",
+            "hairpin_peer_connections",
             "hairpin_relay_bytes_total",
             "hairpin_relay_packets_total",
             "hairpin_relay_ports",
@@ -339,8 +383,12 @@ mod tests {
             (r#"hairpin_relay_packets_total{direction="to_peer",transport="udp"}"#, 2.0),
             (r#"hairpin_relay_bytes_total{direction="to_client",transport="udp"}"#, 0.0),
             (r#"hairpin_dropped_packets_total{reason="demux"}"#, 2.0),
+            (r#"hairpin_connections{transport="tcp"}"#, 3.0),
+            (r#"hairpin_connections{transport="tls"}"#, 0.0),
+            (r#"hairpin_connections_refused_total{reason="deadline"}"#, 7.0),
             (r#"hairpin_relay_ports{state="free"}"#, 7.0),
             (r#"hairpin_relay_ports{state="used"}"#, 2.0),
+            (r#"hairpin_relay_ports{state="reserved"}"#, 3.0),
             (r#"hairpin_relay_ports{state="cooling"}"#, 1.0),
             (concat!(r#"hairpin_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""}"#), 1.0),
         ] {
@@ -429,14 +477,18 @@ mod tests {
         second.allocation_closed(udp, Duration::from_secs(90_000), 20_000_000_000);
         Snapshot {
             shards: vec![first, second],
-            relay_ports: PortCounts { free: 7, used: 2, cooling: 1 },
+            relay_ports: PortCounts { free: 7, used: 2, reserved: 3, cooling: 1 },
             tls: Some(Tls { not_after: vec![1_800_000_000, 0], reloads: 2, failed_reloads: 1 }),
+            connections: Connections {
+                live: vec![("tcp", 3), ("tls", 0)],
+                refused: vec![("deadline", 7)],
+            },
         }
     }
 
     /// Every line that is not a comment, by name and labels; a name seen twice is a failure.
     fn series(snapshot: &Snapshot) -> BTreeMap<String, f64> {
-        let text = render(snapshot).unwrap();
+        let text = render(snapshot, None).unwrap();
         let mut series = BTreeMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').unwrap();

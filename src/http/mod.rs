@@ -1,39 +1,52 @@
-//! The admin plane: metrics and health, on its own thread, never on the data path.
+//! The admin plane: metrics, health and signaling, on its own thread, never on the data path.
 //!
 //! It owns its listeners and connections, and sees the rest of the server only through
 //! [`Inspect`]. A client of it, however slow, large or numerous, must never cost a relayed packet:
 //! header bytes, waiting, and connections all have a bound.
 
+pub mod credentials;
 mod metrics;
+pub mod origin;
 mod pages;
+pub mod signaling;
 #[cfg(test)]
 mod tests;
+pub mod token;
+mod visitor;
+mod ws;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
 use crate::turn::stats::Stats;
+use signaling::Signaling;
 
-/// Open connections over all listeners; one more is closed at once.
+pub use visitor::Visitor;
+
+/// Open connections over all listeners; one more is closed at once. As many visitors have places
+/// of their own, so that they cannot keep the operator out.
 const MAX_CONNECTIONS: usize = 256;
 /// A request's head may take this much, and an idle connection may stay open this long.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,13 +67,19 @@ const BACKLOG: i32 = 128;
 
 const NO_ANSWER: &str = "a shard does not answer\n";
 
-/// Where the admin plane listens.
+/// Where the admin plane listens, and what it offers besides metrics and health.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Addresses of the HTTP listener.
     pub listen: Vec<SocketAddr>,
-    /// Whether to show the pages.
+    /// Whether visitors are welcome: clients that come by the ports of TURN.
+    pub shared: bool,
+    /// Whether visitors may see what the server tells its operator.
+    pub shared_admin: bool,
+    /// Whether there are pages to look at.
     pub pages: bool,
+    /// Signaling; `None`: there is none.
+    pub signaling: Option<signaling::Config>,
 }
 
 /// What the running server shows of itself.
@@ -72,6 +91,18 @@ pub struct Snapshot {
     pub relay_ports: PortCounts,
     /// The certificates; `None` where there is no TLS.
     pub tls: Option<Tls>,
+    /// The connections of clients, with HTTP on the ports of TURN, and without the admin plane's
+    /// own.
+    pub connections: Connections,
+}
+
+/// Connections over TCP, each with the label it is counted under.
+#[derive(Clone, Debug, Default)]
+pub struct Connections {
+    /// Open ones, by what they speak.
+    pub live: Vec<(&'static str, u64)>,
+    /// Refused ones, by the reason.
+    pub refused: Vec<(&'static str, u64)>,
 }
 
 /// The certificates, and what has become of replacing them.
@@ -92,6 +123,8 @@ pub struct PortCounts {
     pub free: usize,
     /// Held by an allocation.
     pub used: usize,
+    /// The upper one of a pair, until it is claimed or its time is over.
+    pub reserved: usize,
     /// Given back, and kept from the next owner while late packets may still arrive.
     pub cooling: usize,
 }
@@ -113,6 +146,8 @@ pub trait Inspect: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Listeners {
     sockets: Vec<(SocketAddr, TcpListener)>,
+    shared_admin: bool,
+    pages: bool,
 }
 
 impl Listeners {
@@ -126,7 +161,8 @@ impl Listeners {
                 io::Error::new(error.kind(), format!("cannot listen on {address} (http): {error}"))
             })
         };
-        Ok(Self { sockets: config.listen.iter().map(bind).collect::<io::Result<_>>()? })
+        let sockets = config.listen.iter().map(bind).collect::<io::Result<_>>()?;
+        Ok(Self { sockets, shared_admin: config.shared_admin, pages: config.pages })
     }
 
     /// The addresses in the order of the configuration, with the ports the system chose.
@@ -135,16 +171,23 @@ impl Listeners {
         self.sockets.iter().map(|&(address, _)| address).collect()
     }
 
-    /// Answers until `shutdown` completes, then finishes what is being answered.
+    /// Answers until `shutdown` completes, then finishes what is being answered. `visitors` are
+    /// answered too, as long as some may come.
     ///
     /// # Errors
     /// When the runtime does not take a listener. No client can cause it.
-    pub async fn serve(
+    pub async fn serve<V: Visitor>(
         self,
         inspect: Arc<dyn Inspect>,
+        signaling: Option<Arc<Signaling>>,
+        visitors: mpsc::Receiver<V>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let router = admin_routes().merge(public_routes()).with_state(inspect);
+        let pages = if self.pages { pages::routes() } else { Router::new() };
+        let public = public_routes(signaling.clone()).merge(pages);
+        let public = public.with_state(Arc::clone(&inspect));
+        let admin = admin_routes(signaling.clone()).with_state(inspect);
+        let router = admin.merge(public.clone());
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let (stop, stopping) = watch::channel(());
         let mut acceptors = JoinSet::new();
@@ -152,7 +195,18 @@ impl Listeners {
             let listener = tokio::net::TcpListener::from_std(socket)?;
             acceptors.spawn(accept(listener, router.clone(), Arc::clone(&slots), stopping.clone()));
         }
-        shutdown.await;
+        let shown = if self.shared_admin { router } else { public };
+        acceptors.spawn(visitor::receive(visitors, shown, stopping));
+        match &signaling {
+            None => shutdown.await,
+            Some(signaling) => {
+                tokio::select! {
+                    () = shutdown => {}
+                    () = signaling.keep_time() => {}
+                }
+                signaling.stop().await;
+            }
+        }
         drop(stop);
         while acceptors.join_next().await.is_some() {}
         Ok(())
@@ -195,9 +249,11 @@ async fn accept(
             _ = stopping.changed() => break,
         };
         match accepted {
-            Ok((stream, _)) => match Arc::clone(&slots).try_acquire_owned() {
+            Ok((stream, source)) => match Arc::clone(&slots).try_acquire_owned() {
                 Ok(slot) => {
-                    let connection = serve(stream, router.clone(), slot, stopping.clone());
+                    let router = router.clone();
+                    let source = source.ip();
+                    let connection = serve(stream, source, router, slot, stopping.clone());
                     connections.spawn(connection);
                 }
                 Err(_) => debug!(limit = MAX_CONNECTIONS, "connection over the limit"),
@@ -218,16 +274,21 @@ async fn accept(
 
 /// Serves one connection, which takes up `_slot` until it closes or speaks another protocol.
 async fn serve(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    source: IpAddr,
     router: Router,
     _slot: OwnedSemaphorePermit,
     mut stopping: watch::Receiver<()>,
 ) {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ws::Source(source));
+        router.clone().oneshot(request.map(Body::new))
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
@@ -247,23 +308,27 @@ async fn serve(
 }
 
 /// What the server tells its operator.
-fn admin_routes() -> Router<Arc<dyn Inspect>> {
+fn admin_routes(signaling: Option<Arc<Signaling>>) -> Router<Arc<dyn Inspect>> {
+    let metrics = async move |State(inspect): State<Arc<dyn Inspect>>| {
+        metrics(&*inspect, signaling.as_deref()).await
+    };
     Router::new().route("/metrics", get(metrics))
 }
 
 /// What anybody may ask.
-fn public_routes() -> Router<Arc<dyn Inspect>> {
-    Router::new()
+fn public_routes(signaling: Option<Arc<Signaling>>) -> Router<Arc<dyn Inspect>> {
+    signaling
+        .map_or_else(Router::new, signaling::routes)
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
 }
 
-async fn metrics(State(inspect): State<Arc<dyn Inspect>>) -> Response {
+async fn metrics(inspect: &dyn Inspect, signaling: Option<&Signaling>) -> Response {
     let Some(snapshot) = inspect.snapshot().await else {
         return (StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER).into_response();
     };
-    match metrics::render(&snapshot) {
+    match metrics::render(&snapshot, signaling.map(Signaling::counts).as_ref()) {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             error!(%error, "cannot write metrics");

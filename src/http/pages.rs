@@ -73,3 +73,29 @@ fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {
     ];
     (headers, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each page and script names only what is served, and nothing from elsewhere.
+    #[test]
+    fn pages_are_complete_and_need_nobody_else() {
+        let pages = ["index", "test", "call"]
+            .map(|name| std::fs::read_to_string(format!("src/http/pages/{name}.html")).unwrap());
+        let texts = pages.iter().map(String::as_str).chain(ASSETS.iter().map(|(.., text)| *text));
+        let mut named = Vec::new();
+        for text in texts {
+            assert!(!text.contains("http://") && !text.contains("https://"), "{text}");
+            for start in ["\"/assets/", "from \"./"] {
+                named.extend(text.split(start).skip(1).filter_map(|rest| rest.split('"').next()));
+            }
+        }
+        for name in &named {
+            assert!(ASSETS.iter().any(|(asset, ..)| asset == name), "{name}");
+        }
+        for (asset, ..) in ASSETS {
+            assert!(named.contains(&asset), "{asset} is used by nobody");
+        }
+    }
+}

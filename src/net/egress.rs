@@ -2,7 +2,6 @@
 //! possible. Never reorders what goes from one socket to one destination.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::ops::Range;
 
 pub use super::sys::Route;
@@ -72,7 +71,7 @@ impl<K: Copy + Eq> Egress<K> {
             .take(LOOK_BACK)
             .find(|run| run.route.socket == route.socket && run.route.to == route.to);
         match newest {
-            Some(run) if takes(run, route.from, size) => {
+            Some(run) if takes(run, &route, size) => {
                 self.segments[run.last].next = Some(index);
                 run.last = index;
                 run.datagrams += 1;
@@ -98,7 +97,11 @@ impl<K: Copy + Eq> Egress<K> {
         mut dropped: impl FnMut(DropReason),
     ) {
         let (segments, arena) = (&self.segments, &self.arena);
-        for runs in self.runs.chunk_by(|one, next| one.route.socket == next.route.socket) {
+        let alike = |one: &Run<K>, next: &Run<K>| {
+            let (one, next) = (&one.route, &next.route);
+            one.socket == next.socket && one.dont_fragment == next.dont_fragment
+        };
+        for runs in self.runs.chunk_by(alike) {
             let Some(socket) = resolve(runs[0].route.socket) else {
                 let datagrams = runs.iter().map(|run| run.datagrams).sum();
                 (0..datagrams).for_each(|_| dropped(DropReason::SendFailed));
@@ -115,9 +118,10 @@ impl<K: Copy + Eq> Egress<K> {
 
 /// Whether a datagram of `size` bytes can be the next of `run`. Empty ones stay alone, because the
 /// kernel makes no segment of nothing.
-fn takes<K>(run: &Run<K>, from: Option<IpAddr>, size: usize) -> bool {
+fn takes<K>(run: &Run<K>, route: &Route<K>, size: usize) -> bool {
     let no_short_one_yet = run.total == run.size * run.datagrams;
-    run.route.from == from
+    run.route.from == route.from
+        && run.route.dont_fragment == route.dont_fragment
         && no_short_one_yet
         && (1..=run.size).contains(&size)
         && run.datagrams < RUN_DATAGRAMS

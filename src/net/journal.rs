@@ -9,7 +9,7 @@ use crate::logging::escaped;
 use crate::turn::{AllocationId, Event};
 
 /// One line at INFO when an allocation opens and one when it closes; at DEBUG one for each
-/// permission and channel. `relayed` finds the relayed address of an allocation.
+/// permission, channel and connection. `relayed` finds the relayed address of an allocation.
 pub(super) fn record(event: &Event, relayed: impl Fn(AllocationId) -> Option<SocketAddr>) {
     match event {
         Event::Opened { client, relayed, username, .. } => {
@@ -22,6 +22,9 @@ pub(super) fn record(event: &Event, relayed: impl Fn(AllocationId) -> Option<Soc
         Event::ChannelBound { id, number, peer, .. } => {
             debug!(relayed = relayed(*id).map(tracing::field::display),
                 peer = %peer.address(), channel = number.number(), "channel bound");
+        }
+        Event::Connected { id, peer } => {
+            debug!(relayed = relayed(*id).map(tracing::field::display), %peer, "peer connected");
         }
         Event::Closed { client, relayed, username, reason, lived, to_peer, to_client, .. } => {
             info!(user = %escaped(username), client = %client.client,

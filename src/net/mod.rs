@@ -6,6 +6,7 @@
 //! are two clients of this server that relay to each other on different shards; see `post`.
 
 pub mod clock;
+mod dtls;
 pub mod egress;
 mod journal;
 pub mod ports;
@@ -15,8 +16,10 @@ mod relay;
 mod shard;
 mod stream;
 pub mod sys;
+mod tcp_relay;
 mod thread;
 mod udp;
+mod urls;
 mod work;
 
 use std::io;
@@ -25,20 +28,27 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rand::Rng;
+use tokio::sync::mpsc;
 
 use crate::stun::AddressFamily;
 use crate::turn::{self, Stats, policy};
 use ports::{PortCounts, PortPool};
 use quota::Quotas;
 use stream::certificates::Certificates;
+use stream::count::ConnectionCount;
+use stream::handover::Handover;
 use thread::{Handle, Listening, Start};
 use work::Shared;
 
-pub use stream::{certificates, tls};
+pub use stream::{certificates, count, handover, tls};
+pub use urls::ice_urls;
 
 /// Whether several shards can listen on one port. Windows has no `SO_REUSEPORT`.
 pub const SHARES_PORTS: bool = cfg!(not(windows));
+/// Whether datagrams can be sent with the DF bit set.
+pub const SETS_DONT_FRAGMENT: bool = sys::SETS_DONT_FRAGMENT;
 /// How long a shard may take to answer before it counts as stuck.
 const SHARD_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -63,6 +73,9 @@ pub struct Config {
     pub user_bandwidth: u64,
     /// TLS over TCP, on all ports; `None` where there are no certificates.
     pub tls: Option<tls::Config>,
+    /// Load balancers: each of their TCP connections must begin with a PROXY protocol header of
+    /// version 2, and is its client's from then on.
+    pub proxies: Vec<IpNet>,
 }
 
 impl Config {
@@ -89,7 +102,7 @@ pub enum BindError {
     Listen {
         /// Where.
         address: SocketAddr,
-        /// Over what: "udp" or "tcp".
+        /// Over what: "udp", "tcp", "tls" or "dtls".
         transport: &'static str,
         /// Why not.
         error: io::Error,
@@ -122,33 +135,26 @@ impl std::error::Error for BindError {}
 pub struct Net {
     shards: Vec<Handle>,
     listening: Listening,
+    speaks_dtls: bool,
     certificates: Option<Arc<Certificates>>,
+    connections: Arc<ConnectionCount>,
     pools: Arc<[Arc<PortPool>]>,
 }
 
 impl Net {
     /// Binds all sockets and starts the shards. `endpoints` are the addresses of our other
-    /// listeners, which no client may reach through the relay.
+    /// listeners, which no client may reach through the relay. `http` takes the connections that
+    /// turn out to speak HTTP; without it they are closed.
     pub fn start(
         config: &Config,
         core: &turn::Config,
         endpoints: Vec<SocketAddr>,
+        http: Option<mpsc::Sender<Handover>>,
     ) -> Result<Self, BindError> {
-        for &address in &config.listen {
-            let failed = |transport| move |error| BindError::Listen { address, transport, error };
-            sys::probe(address).map_err(failed("udp"))?;
-            stream::probe(address).map_err(failed("tcp"))?;
-        }
+        probe(config)?;
         let relay_addresses = config.relays_from();
-        for &address in &relay_addresses {
-            probe_relay(address, config.relay_ports.clone())
-                .map_err(|error| BindError::Relay { address, error })?;
-        }
         let tls = config.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
-        for &address in tls {
-            let failed = |error| BindError::Listen { address, transport: "tls", error };
-            stream::probe(address).map_err(failed)?;
-        }
+        let speaks_dtls = config.tls.as_ref().is_some_and(|tls| tls.dtls);
         let certificates =
             config.tls.as_ref().map(|tls| Arc::new(Certificates::new(tls.pairs.clone())));
         let pools: Arc<[_]> = relay_addresses
@@ -168,15 +174,28 @@ impl Net {
             allocations: config.allocations,
             user_bandwidth: config.user_bandwidth,
         });
+        let server_config = |own| Arc::new(tls::server_config(own, http.is_some()));
+        let connections = Arc::<ConnectionCount>::default();
         let streams = stream::Settings {
             unauthenticated_idle: config.unauthenticated_idle,
-            channels: core.channels,
-            tls: certificates.clone().map(tls::server_config).map(Arc::new),
-            count: Arc::default(),
+            tls: certificates.clone().map(server_config),
+            proxies: config.proxies.as_slice().into(),
+            count: Arc::clone(&connections),
+            http,
         };
-        let shared = Shared { pools: Arc::clone(&pools), quotas, bind_warned: Arc::default() };
+        let dtls = certificates.clone().filter(|_| speaks_dtls).map(|certificates| {
+            let count = Arc::clone(&streams.count);
+            dtls::Settings::new(certificates, config.unauthenticated_idle, count, &seed())
+        });
+        let shared = Shared {
+            pools: Arc::clone(&pools),
+            quotas,
+            rendezvous: Arc::default(),
+            bind_warned: Arc::default(),
+        };
         let listening = Listening { all: config.listen.clone(), tls: tls.to_vec() };
-        let mut net = Self { shards: Vec::new(), listening, certificates, pools };
+        let mut net =
+            Self { shards: Vec::new(), listening, speaks_dtls, certificates, connections, pools };
         for (post, inbox) in post::open(shard_count(config.threads)) {
             let (handle, listening) = thread::start(Start {
                 listening: net.listening.clone(),
@@ -185,6 +204,7 @@ impl Net {
                 seed: seed(),
                 shared: shared.clone(),
                 streams: streams.clone(),
+                dtls: dtls.clone(),
                 post,
                 inbox,
             })?;
@@ -201,6 +221,12 @@ impl Net {
         &self.listening.all
     }
 
+    /// Whether the listeners speak DTLS too, over UDP.
+    #[must_use]
+    pub fn speaks_dtls(&self) -> bool {
+        self.speaks_dtls
+    }
+
     /// Where the listeners are that speak TLS only, in the order of the configuration.
     #[must_use]
     pub fn listening_tls(&self) -> &[SocketAddr] {
@@ -211,6 +237,18 @@ impl Net {
     #[must_use]
     pub fn certificates(&self) -> Option<&Certificates> {
         self.certificates.as_deref()
+    }
+
+    /// Open connections of this kind.
+    #[must_use]
+    pub fn connections(&self, kind: count::Kind) -> u64 {
+        self.connections.live(kind)
+    }
+
+    /// Connections refused for this reason since start.
+    #[must_use]
+    pub fn refused(&self, refusal: count::Refusal) -> u64 {
+        self.connections.refused(refusal)
     }
 
     /// Where relayed addresses are allocated.
@@ -235,6 +273,7 @@ impl Net {
             PortCounts {
                 free: sum.free + counts.free,
                 used: sum.used + counts.used,
+                reserved: sum.reserved + counts.reserved,
                 cooling: sum.cooling + counts.cooling,
             }
         })
@@ -251,6 +290,27 @@ impl Net {
         self.shards.iter().for_each(Handle::stop);
         self.shards.iter().for_each(Handle::join);
     }
+}
+
+/// Tells what cannot be had: `SO_REUSEPORT` would share it with another process.
+fn probe(config: &Config) -> Result<(), BindError> {
+    let failed = |address, transport| move |error| BindError::Listen { address, transport, error };
+    for &address in &config.listen {
+        sys::probe(address).map_err(failed(address, "udp"))?;
+        stream::probe(address).map_err(failed(address, "tcp"))?;
+    }
+    for address in config.relays_from() {
+        probe_relay(address, config.relay_ports.clone())
+            .map_err(|error| BindError::Relay { address, error })?;
+    }
+    let Some(tls) = &config.tls else { return Ok(()) };
+    for &address in &tls.listen {
+        stream::probe(address).map_err(failed(address, "tls"))?;
+        if tls.dtls {
+            sys::probe(address).map_err(failed(address, "dtls"))?;
+        }
+    }
+    Ok(())
 }
 
 fn shard_count(threads: usize) -> usize {

@@ -132,10 +132,21 @@ pub struct QuotaLease {
 }
 
 impl QuotaLease {
+    /// Whose it is.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
     /// The user's bandwidth, where it is limited.
     #[must_use]
     pub fn meter(&self) -> Option<Arc<dyn Meter>> {
-        self.bandwidth.clone().map(|bandwidth| bandwidth as Arc<dyn Meter>)
+        self.bandwidth().map(|bandwidth| bandwidth as Arc<dyn Meter>)
+    }
+
+    /// The same, for what can wait.
+    pub(super) fn bandwidth(&self) -> Option<Arc<Bandwidth>> {
+        self.bandwidth.clone()
     }
 }
 
@@ -157,7 +168,7 @@ const BURST: Duration = Duration::from_secs(1);
 /// One user's budget, the generic cell rate algorithm in one number. Shards share it without a
 /// lock: relaxed order is enough, since nothing else depends on the number.
 #[derive(Debug)]
-struct Bandwidth {
+pub(super) struct Bandwidth {
     nanos_per_byte: f64,
     epoch: Instant,
     /// Nanoseconds since `epoch` up to which the budget is spent.
@@ -181,6 +192,26 @@ impl Bandwidth {
         now.saturating_duration_since(self.epoch).as_nanos() as u64
     }
 
+    /// When a stream may be read again; `None` is now.
+    pub(super) fn resumes(&self, now: Instant) -> Option<Instant> {
+        let ahead = self.spent_until.load(Ordering::Relaxed).saturating_sub(self.nanos(now));
+        let excess = Duration::from_nanos(ahead).checked_sub(BURST)?;
+        (!excess.is_zero()).then(|| now + excess)
+    }
+
+    /// Takes what was read from the budget, whether or not it has so much.
+    pub(super) fn spend(&self, bytes: usize, now: Instant) {
+        let (now, cost) = (self.nanos(now), self.cost(bytes));
+        // Never an error, for it never declines.
+        let _ = self.spent_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spent| {
+            Some(spent.max(now).saturating_add(cost))
+        });
+    }
+
+    fn cost(&self, bytes: usize) -> u64 {
+        (bytes as f64 * self.nanos_per_byte) as u64
+    }
+
     fn owes(&self, now: Instant) -> bool {
         self.spent_until.load(Ordering::Relaxed) > self.nanos(now)
     }
@@ -192,7 +223,7 @@ impl Meter for Bandwidth {
     fn admit(&self, bytes: usize, now: Instant) -> bool {
         let now = self.nanos(now);
         let limit = now.saturating_add(BURST.as_nanos() as u64);
-        let cost = (bytes as f64 * self.nanos_per_byte) as u64;
+        let cost = self.cost(bytes);
         self.spent_until
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spent| {
                 (spent <= limit).then(|| spent.max(now).saturating_add(cost))
@@ -251,6 +282,22 @@ mod tests {
         let rested = clock::now().instant + 3 * BURST;
         quotas.lock().forget_idle(rested);
         assert!(quotas.lock().accounts.is_empty(), "what owes nothing is forgotten");
+    }
+
+    #[test]
+    fn a_stream_waits_until_its_user_is_back_at_the_rate() {
+        let quotas = Quotas::new(Limits { user_bandwidth: 100_000, ..Limits::default() });
+        let lease = quotas.take("alice").unwrap();
+        let bandwidth = lease.bandwidth().unwrap();
+        let start = clock::now().instant;
+        assert_eq!(bandwidth.resumes(start), None);
+        bandwidth.spend(100_000, start);
+        assert_eq!(bandwidth.resumes(start), None, "one burst is free");
+        bandwidth.spend(200_000, start);
+        let resumes = bandwidth.resumes(start).unwrap();
+        assert!((Duration::from_secs(1)..Duration::from_secs(3)).contains(&(resumes - start)));
+        assert!(!lease.meter().unwrap().admit(1, start), "datagrams share the budget");
+        assert_eq!(bandwidth.resumes(resumes), None);
     }
 
     #[test]

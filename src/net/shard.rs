@@ -5,16 +5,18 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::clock;
 use super::post::{Parcel, Post};
-use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, split_frames};
+use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, Opening, split_frames};
 use super::sys::RecvBatch;
+use super::tcp_relay::data::DataConnection;
 use super::udp::Listener;
 use super::work::{ClientPath, Shared, SocketKey, Work};
+use super::{clock, dtls};
 use crate::turn::{DropReason, Now, Server, Stats};
 
 /// What a connection is read into: the rest of a frame, and a good deal more.
@@ -24,13 +26,14 @@ const STREAM_BUFFER: usize = FRAME_LEN_MAX + 64 * 1024;
 pub(super) struct Shard {
     batch: RecvBatch,
     stream_buffer: Box<[u8]>,
-    work: Work,
+    pub(super) work: Work,
 }
 
 impl Shard {
     pub(super) fn new(
         server: Server,
         listeners: Vec<Listener>,
+        dtls: Option<dtls::Settings>,
         shared: Shared,
         post: Post,
     ) -> Rc<RefCell<Self>> {
@@ -38,7 +41,7 @@ impl Shard {
             RefCell::new(Self {
                 batch: RecvBatch::new(),
                 stream_buffer: vec![0; STREAM_BUFFER].into(),
-                work: Work::new(server, listeners, shared, post, me.clone()),
+                work: Work::new(server, listeners, dtls, shared, post, me.clone()),
             })
         })
     }
@@ -61,8 +64,14 @@ impl Shard {
         let Some(socket) = work.socket(key) else { return Ok(0) };
         let received = socket.recv(batch)?;
         let now = clock::now();
-        for &datagram in batch.datagrams() {
+        for at in 0..batch.len() {
+            let datagram = batch.datagrams()[at];
             match key {
+                SocketKey::Listener(listener)
+                    if work.is_dtls(listener, &batch.bytes()[datagram.range()]) =>
+                {
+                    work.handle_dtls(listener, datagram, batch.bytes_mut(), now);
+                }
                 SocketKey::Listener(listener) => {
                     work.handle_datagram(listener, datagram, batch.bytes(), now);
                 }
@@ -99,25 +108,59 @@ impl Shard {
         let Self { stream_buffer, work, .. } = self;
         let Some(connection) = work.connections.get(id).cloned() else { return Ok(Heard::End) };
         connection.flush()?;
-        let Some(read) = connection.read(stream_buffer)? else { return Ok(Heard::Nothing) };
+        let Some(read) = connection.read(stream_buffer)? else {
+            // A handshake may have settled it.
+            let http = connection.is_new() && connection.opening(&[]) == Opening::Http;
+            return Ok(if http { Heard::Http } else { Heard::Nothing });
+        };
         if read.is_empty() {
             return Ok(Heard::End);
         }
         let bytes = &stream_buffer[read];
+        if connection.is_new() {
+            let opening = connection.opening(bytes);
+            if opening != Opening::Other {
+                connection.keep(bytes);
+                return Ok(if opening == Opening::Http { Heard::Http } else { Heard::Nothing });
+            }
+        }
         let (now, from) = (clock::now(), connection.five_tuple());
         let mut heard = Heard::Nothing;
         let rest = split_frames(bytes, work.server.channels(), |frame| {
             heard = Heard::Messages;
+            connection.has_spoken();
             work.handle_client(ClientPath::Stream(id), from, frame, bytes, now);
+            // What follows a ConnectionBind is no message.
+            if work.bound.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         work.flush(bytes);
         work.handle_events(bytes);
         let rest = rest.map_err(|error| {
-            drop(work.server.drop(DropReason::Malformed));
+            // Junk from the beginning is counted as a connection refused.
+            if !connection.is_new() {
+                drop(work.server.drop(DropReason::Malformed));
+            }
             io::Error::new(io::ErrorKind::InvalidData, error)
         })?;
         connection.keep(&bytes[rest..]);
-        Ok(heard)
+        Ok(work.bound.take().map_or(heard, |peer| Heard::Bound(Box::new(peer))))
+    }
+
+    /// The first turn of a data connection; it never ends with it.
+    pub(super) fn begin_data(&mut self, data: &mut DataConnection) -> io::Result<bool> {
+        let server = &mut self.work.server;
+        data.begin(clock::now().instant, |direction, transport, bytes| {
+            server.relayed(direction, transport, bytes);
+        })?;
+        Ok(false)
+    }
+
+    /// One turn of a data connection. True once it has ended.
+    pub(super) fn data_turn(&mut self, data: &mut DataConnection) -> io::Result<bool> {
+        let Self { stream_buffer, work, .. } = self;
+        data.turn(stream_buffer, clock::now().instant, |direction, transport, bytes| {
+            work.server.relayed(direction, transport, bytes);
+        })
     }
 
     /// One turn for what another shard's clients sent to clients of this one.
@@ -139,6 +182,7 @@ impl Shard {
     /// Ends what has expired; returns when to come back.
     pub(super) fn handle_timeout(&mut self, now: Now) -> Option<Instant> {
         self.work.server.handle_timeout(now);
+        self.work.handle_dtls_timeout(now);
         self.work.handle_events(&[]);
         self.work.server.poll_timeout()
     }
@@ -153,6 +197,7 @@ impl Shard {
     pub(super) fn shutdown(&mut self) {
         self.work.server.shutdown(clock::now());
         self.work.handle_events(&[]);
+        self.work.shutdown_dtls();
     }
 
     /// A copy of the counters.

@@ -18,7 +18,7 @@ use super::shard::Shard;
 use super::stream::Speaks;
 use super::udp::{self, Listener};
 use super::work::{Shared, SocketKey};
-use super::{BindError, clock, stream};
+use super::{BindError, clock, dtls, stream};
 use crate::turn::{self, Server, Stats, policy};
 
 /// Questions that may wait for a busy shard; askers beyond wait themselves.
@@ -35,7 +35,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) struct Listening {
     /// UDP, and TCP.
     pub(super) all: Vec<SocketAddr>,
-    /// TLS only.
+    /// TLS only, and DTLS only where it is spoken.
     pub(super) tls: Vec<SocketAddr>,
 }
 
@@ -47,6 +47,7 @@ pub(super) struct Start {
     pub(super) seed: [u8; 32],
     pub(super) shared: Shared,
     pub(super) streams: stream::Settings,
+    pub(super) dtls: Option<dtls::Settings>,
     pub(super) post: Post,
     pub(super) inbox: Inbox,
 }
@@ -131,19 +132,20 @@ fn run(
         }
     };
     runtime.block_on(async {
-        let (listeners, stream_listeners, listening) = match bind(&start.listening) {
-            Ok(bindings) => bindings,
-            Err(error) => {
-                let _ = bound.send(Err(error));
-                return;
-            }
-        };
-        let Start { core, mut host, seed, shared, streams, post, inbox: mail, .. } = start;
+        let (listeners, stream_listeners, listening) =
+            match bind(&start.listening, start.dtls.is_some()) {
+                Ok(bindings) => bindings,
+                Err(error) => {
+                    let _ = bound.send(Err(error));
+                    return;
+                }
+            };
+        let Start { core, mut host, seed, shared, streams, dtls, post, inbox: mail, .. } = start;
         host.endpoints.extend(listening.all.iter().chain(&listening.tls));
         let server = Server::new(core, host, seed);
-        let shard = Shard::new(server, listeners, shared, post);
+        let count = listeners.len();
+        let shard = Shard::new(server, listeners, dtls, shared, post);
         tokio::task::spawn_local(udp::pump_post(Rc::clone(&shard), mail));
-        let count = listening.all.len();
         let _ = bound.send(Ok(listening));
         let Some(Command::Serve) = inbox.recv().await else { return };
         for index in 0..count {
@@ -161,20 +163,26 @@ fn run(
 
 type Bindings = (Vec<Listener>, Vec<(TcpListener, Speaks)>, Listening);
 
-fn bind(wanted: &Listening) -> Result<Bindings, BindError> {
+fn bind(wanted: &Listening, dtls: bool) -> Result<Bindings, BindError> {
     let failed = |address, transport| {
         move |error: std::io::Error| BindError::Listen { address, transport, error }
     };
     let mut bound = Listening { all: Vec::new(), tls: Vec::new() };
     let (mut listeners, mut streams) = (Vec::new(), Vec::new());
     for &address in &wanted.all {
-        let (listener, stream) = bind_both(address)?;
+        let (listener, stream) = bind_both(address, Speaks::Both)?;
         bound.all.push(listener.address);
         listeners.push(listener);
         streams.push((stream, Speaks::Both));
     }
     for &address in &wanted.tls {
-        let stream = stream::bind(address).map_err(failed(address, "tls"))?;
+        let stream = if dtls {
+            let (listener, stream) = bind_both(address, Speaks::Tls)?;
+            listeners.push(listener);
+            stream
+        } else {
+            stream::bind(address).map_err(failed(address, "tls"))?
+        };
         bound.tls.push(stream.local_addr().map_err(failed(address, "tls"))?);
         streams.push((stream, Speaks::Tls));
     }
@@ -183,12 +191,16 @@ fn bind(wanted: &Listening) -> Result<Bindings, BindError> {
 
 /// UDP and TCP on the same port. Where any port will do, one that is free for the one may be taken
 /// for the other.
-fn bind_both(wanted: SocketAddr) -> Result<(Listener, TcpListener), BindError> {
+fn bind_both(wanted: SocketAddr, speaks: Speaks) -> Result<(Listener, TcpListener), BindError> {
+    let (datagrams, connections) = match speaks {
+        Speaks::Both => ("udp", "tcp"),
+        Speaks::Tls => ("dtls", "tls"),
+    };
     let mut attempts = if wanted.port() == 0 { FREE_PORT_ATTEMPTS } else { 1 };
     loop {
-        let listener = Listener::bind(wanted).map_err(|error| BindError::Listen {
+        let listener = Listener::bind(wanted, speaks).map_err(|error| BindError::Listen {
             address: wanted,
-            transport: "udp",
+            transport: datagrams,
             error,
         })?;
         let address = listener.address;
@@ -196,7 +208,7 @@ fn bind_both(wanted: SocketAddr) -> Result<(Listener, TcpListener), BindError> {
         match stream::bind(address) {
             Ok(stream) => return Ok((listener, stream)),
             Err(_) if attempts > 0 => {}
-            Err(error) => return Err(BindError::Listen { address, transport: "tcp", error }),
+            Err(error) => return Err(BindError::Listen { address, transport: connections, error }),
         }
     }
 }

@@ -12,6 +12,7 @@ use tracing::error;
 
 use super::post::Inbox;
 use super::shard::Shard;
+use super::stream::Speaks;
 use super::sys::{Options, Socket};
 use super::work::SocketKey;
 
@@ -23,15 +24,17 @@ const FULL_TURN: usize = 32;
 pub(super) struct Listener {
     pub(super) socket: Socket,
     pub(super) address: SocketAddr,
+    /// [`Speaks::Tls`] is DTLS here.
+    pub(super) speaks: Speaks,
 }
 
 impl Listener {
     /// Binds `address`, together with the other shards.
-    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn bind(address: SocketAddr, speaks: Speaks) -> io::Result<Self> {
         let packet_info = address.ip().is_unspecified();
         let socket = Socket::bind(address, Options { reuse_port: true, packet_info })?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address })
+        Ok(Self { socket, address, speaks })
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a shard does about each verdict: binds, relays, replies, and sends what has come together.
 
+mod dtls;
+
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
@@ -12,18 +14,20 @@ use slotmap::{SecondaryMap, SlotMap};
 use tokio::task::AbortHandle;
 use tracing::warn;
 
+use super::dtls::{SessionId, Sessions, Settings};
 use super::egress::{Egress, Route};
 use super::journal;
-use super::ports::{Parity, PortPool};
+use super::ports::{PortPool, Reservation};
 use super::post::Post;
 use super::quota::{QuotaLease, Quotas};
-use super::relay::{self, RelaySocket};
+use super::relay::{self, Failure, Obtained, RelaySocket};
 use super::shard::Shard;
 use super::stream::{Connection, ConnectionId, Importance};
 use super::sys::{Datagram, Socket};
+use super::tcp_relay::{Rendezvous, TcpLegs, Waiting};
 use super::udp::{self, Listener};
 use crate::turn::{
-    AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress,
+    Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress, PeerTransport,
     PendingAllocation, RelayedAddress, Server, Transport, Verdict,
 };
 
@@ -32,6 +36,7 @@ use crate::turn::{
 pub(super) struct Shared {
     pub(super) pools: Arc<[Arc<PortPool>]>,
     pub(super) quotas: Arc<Quotas>,
+    pub(super) rendezvous: Arc<Rendezvous>,
     /// When the operator was last told that no relay socket could be had.
     pub(super) bind_warned: Arc<Mutex<Option<Instant>>>,
 }
@@ -52,6 +57,15 @@ pub(super) enum ClientPath {
     Datagram(Route<SocketKey>),
     /// Over its connection.
     Stream(ConnectionId),
+    /// In its DTLS session.
+    Dtls(SessionId),
+}
+
+/// The way of a datagram to a peer.
+struct Leaving {
+    from: AllocationId,
+    peer: PeerAddress,
+    dont_fragment: bool,
 }
 
 /// What an allocation holds outside of the core. Dropping it closes the socket and gives back
@@ -69,19 +83,29 @@ impl Drop for Leg {
     }
 }
 
+/// What a turn sends as datagrams.
+type Outbox = Egress<SocketKey>;
+
 /// All of a shard but its receive buffers.
 pub(super) struct Work {
     pub(super) server: Server,
     listeners: Vec<Listener>,
     legs: SecondaryMap<AllocationId, Leg>,
+    pub(super) tcp_legs: TcpLegs,
     pub(super) connections: SlotMap<ConnectionId, Rc<Connection>>,
     /// Connections with something to write in this turn.
     pushed: Vec<ConnectionId>,
-    egress: Egress<SocketKey>,
-    reply: Vec<u8>,
-    shared: Shared,
+    /// Where DTLS is spoken.
+    dtls: Option<Sessions>,
+    /// Where in a datagram of DTLS the messages are; empty between datagrams.
+    messages: Vec<Range<usize>>,
+    /// What the client of this turn is to be the other end of from now on.
+    pub(super) bound: Option<Waiting>,
+    egress: Outbox,
+    pub(super) reply: Vec<u8>,
+    pub(super) shared: Shared,
     pub(super) post: Post,
-    me: Weak<RefCell<Shard>>,
+    pub(super) me: Weak<RefCell<Shard>>,
 }
 
 impl Work {
@@ -89,6 +113,7 @@ impl Work {
     pub(super) fn new(
         server: Server,
         listeners: Vec<Listener>,
+        dtls: Option<Settings>,
         shared: Shared,
         post: Post,
         me: Weak<RefCell<Shard>>,
@@ -97,8 +122,12 @@ impl Work {
             server,
             listeners,
             legs: SecondaryMap::new(),
+            tcp_legs: SecondaryMap::new(),
             connections: SlotMap::with_key(),
             pushed: Vec::new(),
+            dtls: dtls.map(Sessions::new),
+            messages: Vec::new(),
+            bound: None,
             egress: Egress::new(),
             reply: Vec::new(),
             shared,
@@ -110,7 +139,12 @@ impl Work {
     /// Forgets what was to be sent.
     pub(super) fn abandon(&mut self) {
         self.egress = Egress::new();
-        self.pushed.clear();
+        self.messages.clear();
+        for id in self.pushed.drain(..) {
+            // What it is owed goes out now, or at its own next turn.
+            let _ = self.connections.get(id).map(|connection| connection.flush());
+        }
+        self.bound = None;
     }
 
     pub(super) fn socket(&self, key: SocketKey) -> Option<&Socket> {
@@ -128,15 +162,26 @@ impl Work {
         bytes: &[u8],
         now: Now,
     ) {
-        let Some(local) = self.listeners.get(listener).map(|own| own.address) else { return };
-        let back =
-            Route { socket: SocketKey::Listener(listener), to: datagram.from, from: datagram.to };
-        let from = FiveTuple {
-            transport: Transport::Udp,
-            client: datagram.from,
-            server: SocketAddr::new(datagram.to.unwrap_or(local.ip()), local.port()),
-        };
+        let Some((back, client, server)) = self.ends(listener, datagram) else { return };
+        let from = FiveTuple { transport: Transport::Udp, client, server };
         self.handle_client(ClientPath::Datagram(back), from, datagram.range(), bytes, now);
+    }
+
+    /// The way back to who sent a datagram, its address, and ours.
+    fn ends(
+        &self,
+        listener: usize,
+        datagram: Datagram,
+    ) -> Option<(Route<SocketKey>, SocketAddr, SocketAddr)> {
+        let local = self.listeners.get(listener)?.address;
+        let back = Route {
+            socket: SocketKey::Listener(listener),
+            to: datagram.from,
+            from: datagram.to,
+            dont_fragment: false,
+        };
+        let server = SocketAddr::new(datagram.to.unwrap_or(local.ip()), local.port());
+        Some((back, datagram.from, server))
     }
 
     /// One message from a client, whichever way it came.
@@ -157,9 +202,9 @@ impl Work {
                 self.reply_to(path);
             }
             Verdict::ReplyFrom(origin) => self.reply_from(origin, path),
-            Verdict::ToPeer { from, peer, payload } => {
+            Verdict::ToPeer { from, peer, payload, dont_fragment } => {
                 let payload = place.start + payload.start..place.start + payload.end;
-                self.relay_to_peer(from, peer, payload, bytes, now);
+                self.relay_to_peer(Leaving { from, peer, dont_fragment }, payload, bytes, now);
             }
             Verdict::ToClient { to, header, padding } => {
                 self.relay_to_client(to, &header, place, padding, bytes);
@@ -170,10 +215,15 @@ impl Work {
                 self.bind(pending, path, now);
                 self.reply_to(path);
             }
+            Verdict::Connect(pending) => {
+                self.handle_events(bytes);
+                self.connect(pending, path, now);
+            }
+            Verdict::BindConnection(pending) => self.bind_connection(pending, path, now),
         }
     }
 
-    fn reply_to(&mut self, path: ClientPath) {
+    pub(super) fn reply_to(&mut self, path: ClientPath) {
         match path {
             ClientPath::Datagram(route) => self.egress.push_owned(route, &self.reply),
             ClientPath::Stream(id) => {
@@ -183,7 +233,14 @@ impl Work {
                     // It does not even read responses; its next turn finds it closed.
                     connection.give_up();
                 }
-                self.pushed.push(id);
+                if connection.becomes_due() {
+                    self.pushed.push(id);
+                }
+            }
+            ClientPath::Dtls(id) => {
+                let Some(sessions) = &mut self.dtls else { return };
+                let said = sessions.say(id, [&self.reply, &[], &[]], &mut self.egress);
+                said.unwrap_or_else(|reason| drop(self.server.drop(reason)));
             }
         }
     }
@@ -217,8 +274,7 @@ impl Work {
     /// socket, and so whether or not its port can be reached from outside.
     fn relay_to_peer(
         &mut self,
-        from: AllocationId,
-        peer: PeerAddress,
+        Leaving { from, peer, dont_fragment }: Leaving,
         payload: Range<usize>,
         bytes: &[u8],
         now: Now,
@@ -240,7 +296,7 @@ impl Work {
         if must_be_relayed {
             return drop(self.server.drop(DropReason::NoAllocation));
         }
-        let out = Route { socket: SocketKey::Relay(from), to: peer, from: None };
+        let out = Route { socket: SocketKey::Relay(from), to: peer, from: None, dont_fragment };
         self.egress.push(out, &[], payload, 0);
     }
 
@@ -260,54 +316,66 @@ impl Work {
                 self.egress.push(route, header.as_bytes(), data, padding);
             }
             ClientPath::Stream(id) => {
-                let Some(connection) = self.connections.get(id) else { return };
+                let Some(connection) = self.connections.get(id) else {
+                    return drop(self.server.drop(DropReason::NoAllocation));
+                };
                 let header = header.as_bytes();
                 match connection.push(header, &bytes[data], padding, Importance::Data) {
-                    Ok(()) => self.pushed.push(id),
+                    Ok(()) if connection.becomes_due() => self.pushed.push(id),
+                    Ok(()) => {}
                     Err(_) => drop(self.server.drop(DropReason::StreamFull)),
                 }
+            }
+            ClientPath::Dtls(id) => {
+                let Some(sessions) = &mut self.dtls else { return };
+                let parts = [header.as_bytes(), &bytes[data], &[0; 3][..padding]];
+                let said = sessions.say(id, parts, &mut self.egress);
+                said.unwrap_or_else(|reason| drop(self.server.drop(reason)));
             }
         }
     }
 
     /// Obtains what a new allocation needs; the server writes the response either way.
     fn bind(&mut self, pending: PendingAllocation, client: ClientPath, now: Now) {
-        let obtained = self.obtain(&pending, now);
-        let (relay, quota) = match obtained {
+        if let (PeerTransport::Tcp, ClientPath::Stream(control)) = (pending.peers(), client) {
+            return self.bind_tcp(pending, control, now);
+        }
+        let Shared { pools, quotas, .. } = &self.shared;
+        let obtained = relay::obtain(pools, quotas, &pending, self.post.own(), now.instant);
+        let Obtained { relay, quota, also, reservation } = match obtained {
             Ok(obtained) => obtained,
-            Err(error) => {
-                self.server.allocated(pending, Err(error), now, &mut self.reply);
+            Err(failure) => {
+                if let Failure::Socket(error) = &failure {
+                    self.warn_of_bind(error, now.instant);
+                }
+                self.server.allocated(pending, Err(failure.into()), now, &mut self.reply);
                 return;
             }
         };
-        let allocated = Allocated { relayed: RelayedAddress(relay.address), meter: quota.meter() };
+        let allocated = Allocated {
+            relayed: RelayedAddress(relay.address),
+            also: also.as_ref().map(|(relay, _)| RelayedAddress(relay.address)),
+            meter: quota.meter(),
+            reservation: reservation.as_ref().map(Reservation::token),
+            tally: None,
+        };
         let id = self.server.allocated(pending, Ok(allocated), now, &mut self.reply);
         let (Some(id), Some(me)) = (id, self.me.upgrade()) else { return };
-        let pump = tokio::task::spawn_local(udp::pump(me, SocketKey::Relay(id)));
-        let leg = Leg { relay, client, pump: pump.abort_handle(), _quota: quota };
-        self.legs.insert(id, leg);
-    }
-
-    fn obtain(
-        &mut self,
-        pending: &PendingAllocation,
-        now: Now,
-    ) -> Result<(RelaySocket, QuotaLease), AllocateError> {
-        let quota = self.shared.quotas.take(pending.account())?;
-        let pools = &self.shared.pools;
-        let parity = if pending.wants_even_port() { Parity::Even } else { Parity::Any };
-        match relay::bind(pools, pending.family(), parity, self.post.own(), now.instant) {
-            Ok(relay) => Ok((relay, quota)),
-            Err(error) => {
-                self.warn_of_bind(&error, now.instant);
-                Err(AllocateError::NoCapacity)
-            }
+        if let Some(reservation) = reservation {
+            reservation.keep();
+        }
+        let other = self.server.other_family(id).zip(also);
+        let also = other.map(|(id, (relay, quota))| (id, relay, quota));
+        for (id, relay, quota) in [Some((id, relay, quota)), also].into_iter().flatten() {
+            let pump = udp::pump(Rc::clone(&me), SocketKey::Relay(id));
+            let pump = tokio::task::spawn_local(pump).abort_handle();
+            self.legs.insert(id, Leg { relay, client, pump, _quota: quota });
         }
     }
 
     /// An operator must look, but one line for each refused client, or even for each shard, would
     /// drown the log.
-    fn warn_of_bind(&self, error: &io::Error, now: Instant) {
+    pub(super) fn warn_of_bind(&self, error: &io::Error, now: Instant) {
         const QUIET: Duration = Duration::from_secs(60);
         let warned = self.shared.bind_warned.lock();
         let mut warned = warned.unwrap_or_else(PoisonError::into_inner);
@@ -341,11 +409,15 @@ impl Work {
     /// Logs what happened; drops what a closed allocation held, once what it relayed has left.
     pub(super) fn handle_events(&mut self, bytes: &[u8]) {
         while let Some(event) = self.server.poll_event() {
-            let relayed = |id| self.legs.get(id).map(|leg| leg.relay.address);
+            let relayed = |id| {
+                let tcp = || self.tcp_legs.get(id).map(|leg| leg.address);
+                self.legs.get(id).map(|leg| leg.relay.address).or_else(tcp)
+            };
             journal::record(&event, relayed);
             if let Event::Closed { id, .. } = event {
                 self.flush(bytes);
                 self.legs.remove(id);
+                self.tcp_legs.remove(id);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The attributes of RFC 8489 §14 and RFC 8656 §18, one type each.
+//! The attributes of RFC 8489 §14, RFC 8656 §18 and RFC 6062 §6.2, one type each.
 //!
 //! A type says how its value is laid out; [`Message::read`](super::Message::read) finds it in a
 //! message, [`Builder::put`](super::Builder::put) writes it. Lengths are in bytes without padding.
@@ -18,7 +18,7 @@ use super::message::TransactionId;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AttributeType(pub u16);
 
-/// In the order of their numbers (RFC 8489 §18.3, RFC 8656 §18, RFC 5780 §7).
+/// In the order of their numbers (RFC 8489 §18.3, RFC 8656 §18, RFC 5780 §7, RFC 6062 §6.2).
 impl AttributeType {
     pub const MAPPED_ADDRESS: Self = Self(0x0001);
     pub const CHANGE_REQUEST: Self = Self(0x0003);
@@ -45,6 +45,7 @@ impl AttributeType {
     pub const PRIORITY: Self = Self(0x0024);
     pub const USE_CANDIDATE: Self = Self(0x0025);
     pub const PADDING: Self = Self(0x0026);
+    pub const CONNECTION_ID: Self = Self(0x002A);
     pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
     pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);
     pub const PASSWORD_ALGORITHMS: Self = Self(0x8002);
@@ -305,6 +306,8 @@ impl Attribute<'_> for EvenPort {
 pub struct RequestedTransport(pub u8);
 
 impl RequestedTransport {
+    /// The number of TCP.
+    pub const TCP: Self = Self(6);
     /// The number of UDP.
     pub const UDP: Self = Self(17);
 }
@@ -393,6 +396,20 @@ impl Attribute<'_> for Icmp {
         out.extend([0, 0]);
         out.extend(kind_and_code.to_be_bytes());
         out.extend(self.data.to_be_bytes());
+    }
+}
+
+/// Names a connection between a relayed address and a peer (RFC 6062 §6.2.1).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ConnectionId(pub u32);
+
+impl Attribute<'_> for ConnectionId {
+    const TYPE: AttributeType = AttributeType::CONNECTION_ID;
+    fn decode(value: &[u8], _: TransactionId) -> Result<Self, Malformed> {
+        exactly(value).map(|&id| Self(u32::from_be_bytes(id)))
+    }
+    fn encode(&self, _: TransactionId, out: &mut Vec<u8>) {
+        out.extend(self.0.to_be_bytes());
     }
 }
 

@@ -38,7 +38,7 @@ impl std::error::Error for ParseError {}
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Malformed;
 
-/// STUN error codes (RFC 8489 §14.8, RFC 8656 §19). In the order of their numbers.
+/// STUN error codes (RFC 8489 §14.8, RFC 8656 §19, RFC 6062 §6.3). In the order of their numbers.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Code {
     /// 300: the client should try the server in ALTERNATE-SERVER.
@@ -63,6 +63,10 @@ pub enum Code {
     UnsupportedTransport,
     /// 443: the peer's address family is not the allocation's.
     PeerAddressFamilyMismatch,
+    /// 446: the allocation has a connection to this peer, or is about to.
+    ConnectionAlreadyExists,
+    /// 447: the peer could not be connected to.
+    ConnectionFailed,
     /// 486: the user holds as many allocations as it may.
     AllocationQuotaReached,
     /// 500: the server failed; trying again may help.
@@ -73,7 +77,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::TryAlternate,
         Self::BadRequest,
         Self::Unauthenticated,
@@ -85,6 +89,8 @@ impl Code {
         Self::WrongCredentials,
         Self::UnsupportedTransport,
         Self::PeerAddressFamilyMismatch,
+        Self::ConnectionAlreadyExists,
+        Self::ConnectionFailed,
         Self::AllocationQuotaReached,
         Self::ServerError,
         Self::InsufficientCapacity,
@@ -105,6 +111,8 @@ impl Code {
             Self::WrongCredentials => 441,
             Self::UnsupportedTransport => 442,
             Self::PeerAddressFamilyMismatch => 443,
+            Self::ConnectionAlreadyExists => 446,
+            Self::ConnectionFailed => 447,
             Self::AllocationQuotaReached => 486,
             Self::ServerError => 500,
             Self::InsufficientCapacity => 508,

@@ -28,7 +28,7 @@ pub enum Class {
     Error,
 }
 
-/// The methods a TURN server meets (RFC 8489 §18.2, RFC 8656 §17). In the order of their values.
+/// The methods a TURN server meets (RFC 8489 §18.2, RFC 8656 §17, RFC 6062 §6.1). In the order of their values.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Method {
     /// 0x001
@@ -45,6 +45,12 @@ pub enum Method {
     CreatePermission,
     /// 0x009
     ChannelBind,
+    /// 0x00A
+    Connect,
+    /// 0x00B
+    ConnectionBind,
+    /// 0x00C
+    ConnectionAttempt,
     /// Any other 12-bit number.
     Unknown(u16),
 }
@@ -59,6 +65,9 @@ impl Method {
             0x007 => Self::Data,
             0x008 => Self::CreatePermission,
             0x009 => Self::ChannelBind,
+            0x00A => Self::Connect,
+            0x00B => Self::ConnectionBind,
+            0x00C => Self::ConnectionAttempt,
             other => Self::Unknown(other),
         }
     }
@@ -74,6 +83,9 @@ impl Method {
             Self::Data => 0x007,
             Self::CreatePermission => 0x008,
             Self::ChannelBind => 0x009,
+            Self::Connect => 0x00A,
+            Self::ConnectionBind => 0x00B,
+            Self::ConnectionAttempt => 0x00C,
             Self::Unknown(number) => number & 0x0FFF,
         }
     }

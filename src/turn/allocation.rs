@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 use slotmap::SlotMap;
 
+use super::connections::PeerConnections;
 use super::limits::Meter;
 use super::policy::PeerAddress;
 use super::stats::{Direction, DropReason, Traffic, labelled};
+use crate::stun::attribute::{AddressErrorCode, ReservationToken};
 use crate::stun::{AddressFamily, ChannelNumber, TransactionId};
 
 labelled! {
@@ -24,19 +26,50 @@ labelled! {
         Tcp = "tcp",
         /// A stream within TLS.
         Tls = "tls",
+        /// Datagrams within DTLS (RFC 7350).
+        Dtls = "dtls",
     }
 }
 
 impl Transport {
     /// Whether messages follow each other without bounds: then ChannelData is padded
-    /// (RFC 8656 §12.5), and the client has shown that it receives what we send.
+    /// (RFC 8656 §12.5).
     #[must_use]
     pub fn is_stream(self) -> bool {
         match self {
-            Self::Udp => false,
+            Self::Udp | Self::Dtls => false,
             Self::Tcp | Self::Tls => true,
         }
     }
+
+    /// Whether a client has shown that it receives what we send, before it can send anything.
+    #[must_use]
+    pub fn proves_address(self) -> bool {
+        match self {
+            Self::Udp => false,
+            Self::Tcp | Self::Tls | Self::Dtls => true,
+        }
+    }
+
+    /// The longest message that can be sent at once.
+    #[must_use]
+    pub fn message_len_max(self) -> usize {
+        match self {
+            // What a UDP datagram holds over IPv4. Over IPv6 twenty bytes more would do.
+            Self::Udp | Self::Tcp | Self::Tls => 65_507,
+            // A message is a record (RFC 6347 §4.1.1).
+            Self::Dtls => 1 << 14,
+        }
+    }
+}
+
+/// What goes between a relayed address and its peers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PeerTransport {
+    /// Datagrams (RFC 8656).
+    Udp,
+    /// Connections (RFC 6062).
+    Tcp,
 }
 
 /// What identifies a client to the server (RFC 8656 §2): the two ends and what is between them.
@@ -82,7 +115,8 @@ pub(super) struct Full;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Conflict;
 
-/// One relayed address and all that belongs to it.
+/// One relayed address and all that belongs to it. A dual allocation is two of these: each has its
+/// own time to expiry, permissions and channels (RFC 8656 §8.1).
 pub(super) struct Allocation {
     pub(super) client: FiveTuple,
     pub(super) relayed: RelayedAddress,
@@ -91,6 +125,14 @@ pub(super) struct Allocation {
     pub(super) transaction_id: TransactionId,
     pub(super) opened: Instant,
     pub(super) meter: Option<Arc<dyn Meter>>,
+    /// Of the port above, to be told again to retransmissions.
+    pub(super) reservation: Option<ReservationToken>,
+    /// What could not be had of a dual allocation, for retransmissions too.
+    pub(super) missing: Option<AddressErrorCode>,
+    /// The other half of a dual allocation (RFC 8656 §7.2), of the other family.
+    sibling: Option<AllocationId>,
+    /// There where it relays over TCP.
+    pub(super) connections: Option<Box<PeerConnections>>,
     relayed_data: [Traffic; 2],
     expires: Instant,
     permissions: Vec<Permission>,
@@ -114,6 +156,10 @@ impl Allocation {
             transaction_id,
             opened,
             meter: None,
+            reservation: None,
+            missing: None,
+            sibling: None,
+            connections: None,
             relayed_data: [Traffic::default(); 2],
             expires: opened + lifetime,
             permissions: Vec::new(),
@@ -126,14 +172,42 @@ impl Allocation {
         AddressFamily::of(self.relayed.0.ip())
     }
 
+    /// What it speaks with its peers.
+    pub(super) fn peer_transport(&self) -> PeerTransport {
+        match self.connections {
+            None => PeerTransport::Udp,
+            Some(_) => PeerTransport::Tcp,
+        }
+    }
+
     /// What is left of the lifetime.
     pub(super) fn time_to_expiry(&self, now: Instant) -> Duration {
         self.expires.saturating_duration_since(now)
     }
 
     /// Whether a live permission covers `ip`.
-    fn permits(&self, ip: IpAddr, now: Instant) -> bool {
+    pub(super) fn permits(&self, ip: IpAddr, now: Instant) -> bool {
         self.permissions.iter().any(|permission| permission.ip == ip && permission.expires > now)
+    }
+
+    /// Whether permissions for all of `ips`, each of which is there once, would find room.
+    pub(super) fn make_room(
+        &mut self,
+        ips: &[IpAddr],
+        now: Instant,
+        most: usize,
+    ) -> Result<(), Full> {
+        self.permissions.retain(|permission| permission.expires > now);
+        let mut count = self.permissions.len();
+        for ip in ips {
+            let is_new = !self.permissions.iter().any(|permission| permission.ip == *ip);
+            count += usize::from(is_new);
+            // At once: a datagram holds thousands of addresses, each compared with all of these.
+            if is_new && exceeds(count, most) {
+                return Err(Full);
+            }
+        }
+        Ok(())
     }
 
     /// Installs or refreshes permissions for all of `ips`, or, beyond `most`, for none. Returns when
@@ -145,23 +219,12 @@ impl Allocation {
         lifetime: Duration,
         most: usize,
     ) -> Result<Instant, Full> {
-        self.permissions.retain(|permission| permission.expires > now);
-        let before = self.permissions.len();
+        self.make_room(ips, now, most)?;
         let expires = now + lifetime;
         for &ip in ips {
-            if self.permissions.iter().any(|permission| permission.ip == ip) {
-                continue;
-            }
-            // At once: a datagram holds thousands of addresses, each compared with all of these.
-            if exceeds(self.permissions.len() + 1, most) {
-                self.permissions.truncate(before);
-                return Err(Full);
-            }
-            push(&mut self.permissions, Permission { ip, expires });
-        }
-        for permission in &mut self.permissions {
-            if ips.contains(&permission.ip) {
-                permission.expires = expires;
+            match self.permissions.iter_mut().find(|permission| permission.ip == ip) {
+                Some(permission) => permission.expires = expires,
+                None => push(&mut self.permissions, Permission { ip, expires }),
             }
         }
         Ok(expires)
@@ -247,7 +310,10 @@ impl Allocation {
 
     /// What went this way so far.
     pub(super) fn relayed(&self, direction: Direction) -> Traffic {
-        self.relayed_data[direction as usize]
+        match &self.connections {
+            None => self.relayed_data[direction as usize],
+            Some(connections) => connections.relayed(direction),
+        }
     }
 }
 
@@ -310,9 +376,26 @@ impl Allocations {
         id
     }
 
+    /// Takes in the other half of a dual allocation.
+    pub(super) fn insert_sibling(&mut self, of: AllocationId, allocation: Allocation) {
+        let (relayed, expires) = (allocation.relayed, allocation.expires);
+        let id = self.slots.insert(Allocation { sibling: Some(of), ..allocation });
+        self.by_relayed.insert(relayed, id);
+        self.deadlines.insert((expires, id));
+        if let Some(first) = self.slots.get_mut(of) {
+            first.sibling = Some(id);
+        }
+    }
+
     pub(super) fn remove(&mut self, id: AllocationId) -> Option<Allocation> {
         let allocation = self.slots.remove(id)?;
-        self.by_client.remove(&allocation.client);
+        match allocation.sibling.and_then(|other| Some((other, self.slots.get_mut(other)?))) {
+            Some((other, sibling)) => {
+                sibling.sibling = None;
+                self.by_client.insert(allocation.client, other);
+            }
+            None => drop(self.by_client.remove(&allocation.client)),
+        }
         self.by_relayed.remove(&allocation.relayed);
         self.deadlines.remove(&(allocation.expires, id));
         Some(allocation)
@@ -334,9 +417,36 @@ impl Allocations {
         self.slots.get_mut(id)
     }
 
-    /// For the data path: expired is gone, however late the timer that removes it.
+    /// The other half of a dual allocation.
+    pub(super) fn sibling(&self, id: AllocationId) -> Option<AllocationId> {
+        self.slots.get(id)?.sibling
+    }
+
+    /// `id`, and the other half of what it is a half of.
+    pub(super) fn halves(&self, id: AllocationId) -> impl Iterator<Item = AllocationId> + use<> {
+        [Some(id), self.sibling(id)].into_iter().flatten()
+    }
+
+    /// The half with a relayed address of this family.
+    pub(super) fn of_family(
+        &self,
+        id: AllocationId,
+        family: AddressFamily,
+    ) -> Option<AllocationId> {
+        self.halves(id).find(|&half| self.get(half).is_some_and(|own| own.family() == family))
+    }
+
+    /// For datagrams, which no allocation for TCP relays: expired is gone, however late the timer
+    /// that removes it.
+    pub(super) fn live(&self, id: AllocationId, now: Instant) -> Option<&Allocation> {
+        self.slots.get(id).filter(|own| own.expires > now && own.connections.is_none())
+    }
+
+    /// The same, to change it.
     pub(super) fn live_mut(&mut self, id: AllocationId, now: Instant) -> Option<&mut Allocation> {
-        self.slots.get_mut(id).filter(|allocation| allocation.expires > now)
+        self.slots
+            .get_mut(id)
+            .filter(|allocation| allocation.expires > now && allocation.connections.is_none())
     }
 
     pub(super) fn id_of_client(&self, client: &FiveTuple) -> Option<AllocationId> {

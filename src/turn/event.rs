@@ -1,6 +1,6 @@
 //! The rare things a driver wants to know: for its logs, and for a second data path.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::allocation::{AllocationId, FiveTuple, RelayedAddress};
@@ -58,6 +58,13 @@ pub enum Event {
         peer: PeerAddress,
         /// When the binding ends unless renewed.
         expires: Instant,
+    },
+    /// A peer was connected to, or has connected (RFC 6062).
+    Connected {
+        /// The allocation it belongs to.
+        id: AllocationId,
+        /// The peer.
+        peer: SocketAddr,
     },
     /// An allocation ended, and its channels and permissions with it.
     Closed {

@@ -7,6 +7,10 @@ use ahash::RandomState;
 
 use crate::stun::attribute::Lifetime;
 
+/// Connections between one relayed address and its peers (RFC 6062): being opened, waiting for the
+/// client, or open. More is 508.
+pub const PEER_CONNECTIONS_MAX: usize = 128;
+
 /// The bounds an operator sets. In every count, 0 means no limit;
 /// of permissions and channels an allocation may hold 4,096 even then.
 #[derive(Clone, Debug)]
@@ -25,6 +29,12 @@ pub struct Config {
     pub permission_lifetime: Duration,
     /// Ten minutes in RFC 8656 §12; other values are for tests.
     pub channel_lifetime: Duration,
+    /// How long a connection to a peer may take: 30 seconds or more in RFC 6062 §5.2. No setting;
+    /// other values are for tests.
+    pub connect_deadline: Duration,
+    /// How long a peer's connection waits for its ConnectionBind: 30 seconds in RFC 6062 §5.2 and
+    /// §5.3. No setting; other values are for tests.
+    pub unbound_lifetime: Duration,
 }
 
 impl Default for Config {
@@ -37,6 +47,8 @@ impl Default for Config {
             max_lifetime: Duration::from_secs(3600),
             permission_lifetime: Duration::from_secs(300),
             channel_lifetime: Duration::from_secs(600),
+            connect_deadline: Duration::from_secs(30),
+            unbound_lifetime: Duration::from_secs(30),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod allocation;
 pub mod auth;
+pub mod connections;
 pub mod discovery;
 pub mod event;
 pub mod limits;
@@ -20,11 +21,13 @@ pub mod verdict;
 use std::time::Instant;
 
 pub use crate::stun::ChannelRange;
-pub use allocation::{AllocationId, FiveTuple, RelayedAddress, Transport};
+pub use allocation::{AllocationId, FiveTuple, PeerTransport, RelayedAddress, Transport};
 pub use discovery::Discovery;
 pub use event::{CloseReason, Event};
 pub use policy::PeerAddress;
-pub use request::allocate::{AllocateError, Allocated, PendingAllocation};
+pub use request::allocate::{AllocateError, Allocated, PendingAllocation, PortWish};
+pub use request::connect::{ConnectError, PendingConnect};
+pub use request::connection_bind::{ConnectionBindError, PendingConnectionBind};
 pub use server::{Config, Server};
 pub use stats::{DropReason, Stats};
 pub use verdict::{Header, Verdict};

@@ -2,8 +2,11 @@
 //!
 //! On the wire: the nonce cookie of RFC 8489 §9.2 (nine fixed characters and four for the
 //! security features), then base64 of four bytes of time and ten of HMAC-SHA256 over time,
-//! transport and the client's address. Thirty-two characters, so that a challenge stays small; forging one is worth
-//! nothing without a password, so eighty bits are plenty.
+//! transport and the client's address. Thirty-two characters, so that a challenge stays small;
+//! forging one is worth nothing without a password, so eighty bits are plenty.
+//!
+//! Over a stream the port is left out: who has opened a connection can receive where it sends from,
+//! and the data connections of a client use the nonce of its control connection (RFC 6062 §4.3).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -89,7 +92,8 @@ impl Nonces {
         let mut mac = self.mac.clone();
         mac.update(&time);
         mac.update(&[client.transport as u8]);
-        mac.update(&client.client.port().to_be_bytes());
+        let port = if client.transport.is_stream() { 0 } else { client.client.port() };
+        mac.update(&port.to_be_bytes());
         match client.client.ip() {
             IpAddr::V4(ip) => mac.update(&ip.octets()),
             IpAddr::V6(ip) => mac.update(&ip.octets()),

@@ -5,15 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Now;
 use super::allocation::{AllocationId, FiveTuple};
+use super::policy::PeerAddress;
 use super::server::Server;
 use super::stats::{Direction, DropReason};
 use super::verdict::{Header, Verdict};
 use crate::stun::attribute::AttributeType;
 use crate::stun::message::{ATTRIBUTE_HEADER_LEN, HEADER_LEN, MAGIC_COOKIE, message_type};
 use crate::stun::{AddressFamily, ChannelData, Class, Method, TransactionId, address, channel};
-
-/// The longest payload of a UDP datagram over IPv4. Over IPv6 twenty bytes more would do.
-const DATAGRAM_LEN_MAX: usize = 65_507;
 
 impl Server {
     /// ChannelData from a client (RFC 8656 §12.6). Refreshes nothing.
@@ -25,14 +23,32 @@ impl Server {
     ) -> Result<Verdict, DropReason> {
         let ChannelData { number, data } =
             ChannelData::parse(packet).map_err(|_| DropReason::Malformed)?;
-        let id = self.allocations.id_of_client(from).ok_or(DropReason::NoAllocation)?;
+        let first = self.allocations.id_of_client(from).ok_or(DropReason::NoAllocation)?;
+        let (id, peer) = self.channel_end(first, number, now)?;
         let allocation =
             self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
-        let peer = allocation.peer_of(number, now.instant).ok_or(DropReason::ChannelUnbound)?;
         allocation.admit(Direction::ToPeer, peer.address().ip(), data.len(), now.instant)?;
         self.stats.relay(Direction::ToPeer, from.transport, data.len());
         let payload = channel::HEADER_LEN..channel::HEADER_LEN + data.len();
-        Ok(Verdict::ToPeer { from: id, peer, payload })
+        Ok(Verdict::ToPeer { from: id, peer, payload, dont_fragment: false })
+    }
+
+    /// Where a channel leads, and from which half of a dual allocation.
+    fn channel_end(
+        &self,
+        first: AllocationId,
+        number: u16,
+        now: Now,
+    ) -> Result<(AllocationId, PeerAddress), DropReason> {
+        let mut reason = DropReason::NoAllocation;
+        for id in self.allocations.halves(first) {
+            let Some(allocation) = self.allocations.live(id, now.instant) else { continue };
+            if let Some(peer) = allocation.peer_of(number, now.instant) {
+                return Ok((id, peer));
+            }
+            reason = DropReason::ChannelUnbound;
+        }
+        Err(reason)
     }
 
     /// A datagram of `length` bytes that a peer sent to a relayed address (RFC 8656 §11.3).
@@ -45,22 +61,22 @@ impl Server {
     ) -> Result<Verdict, DropReason> {
         let allocation =
             self.allocations.live_mut(on, now.instant).ok_or(DropReason::NoAllocation)?;
-        let is_stream = allocation.client.transport.is_stream();
+        let transport = allocation.client.transport;
         let channel = allocation.channel_of(from, now.instant);
         let overhead = match channel {
             Some(_) => channel::HEADER_LEN,
             None => HEADER_LEN + data_indication_body_len(from, length),
         };
-        if length + overhead > DATAGRAM_LEN_MAX {
+        if length + overhead > transport.message_len_max() {
             return Err(DropReason::TooLarge);
         }
         allocation.admit(Direction::ToClient, from.ip(), length, now.instant)?;
-        self.stats.relay(Direction::ToClient, allocation.client.transport, length);
-        // Fits: DATAGRAM_LEN_MAX is less than 2^16.
+        self.stats.relay(Direction::ToClient, transport, length);
+        // Fits: no message is longer than 2^16.
         let length = length as u16;
         let (header, padding) = match channel {
             Some(number) => {
-                let padding = if is_stream { padding_of(length) } else { 0 };
+                let padding = if transport.is_stream() { padding_of(length) } else { 0 };
                 (channel_data_header(&channel::header(number, length)), padding)
             }
             None => (self.data_indication_header(from, length), padding_of(length)),

@@ -2,25 +2,25 @@
 //! bytes.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
-use std::time::Instant;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::Now;
-use super::allocation::{AllocationId, Allocations, FiveTuple, RelayedAddress};
+use super::allocation::{AllocationId, Allocations, FiveTuple, RelayedAddress, Transport};
 use super::auth::{self, Authenticator, Signer};
 use super::discovery::Discovery;
 use super::event::{CloseReason, Event};
 use super::limits::{self, SourceBuckets};
 use super::policy::{self, Policy};
 use super::request::allocate::Outcome;
-use super::request::{Reject, Request, check_attributes};
+use super::request::{Reject, Request};
 use super::stats::{Direction, DropReason, RequestMethod, Stats};
 use super::verdict::Verdict;
-use crate::stun::attribute::{ErrorCode, Software};
+use crate::stun::attribute::{AlternateServer, ErrorCode, Software};
 use crate::stun::{Builder, ChannelRange, Class, Code, Message, Method, TransactionId};
 
 /// Client ports that are services which answer by themselves (echo, chargen, DNS), and 0: an
@@ -40,8 +40,14 @@ pub struct Config {
     pub discovery: Option<Discovery>,
     /// Which numbers channels may have.
     pub channels: ChannelRange,
+    /// Where new allocations are to be made instead; empty: here.
+    pub alternates: Vec<SocketAddr>,
+    /// Whether the driver can set the DF bit, as DONT-FRAGMENT asks.
+    pub dont_fragment: bool,
     /// Sent as SOFTWARE in authenticated and Binding responses where set.
     pub software: Option<String>,
+    /// Whether there are relayed addresses that speak TCP with peers (RFC 6062).
+    pub tcp_relay: bool,
 }
 
 /// One shard's server. See the module's documentation for what it never touches.
@@ -61,11 +67,14 @@ pub(super) struct Settings {
     pub(super) limits: limits::Config,
     pub(super) discovery: Option<Discovery>,
     pub(super) channels: ChannelRange,
+    pub(super) alternates: Vec<SocketAddr>,
+    pub(super) dont_fragment: bool,
     software: Option<String>,
+    pub(super) tcp_relay: bool,
 }
 
 /// Where a response goes and how it is signed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) method: Method,
     pub(super) transaction_id: TransactionId,
@@ -108,7 +117,10 @@ impl Server {
                 limits: config.limits,
                 discovery: config.discovery,
                 channels: config.channels,
+                alternates: config.alternates,
+                dont_fragment: config.dont_fragment,
                 software: config.software,
+                tcp_relay: config.tcp_relay,
             },
             rng,
         }
@@ -168,15 +180,33 @@ impl Server {
 
     /// Ends the allocation of a client whose connection has ended (RFC 8656 §2.1).
     pub fn client_gone(&mut self, client: FiveTuple, now: Now) {
-        if let Some(id) = self.allocations.id_of_client(&client) {
+        while let Some(id) = self.allocations.id_of_client(&client) {
             self.close(id, CloseReason::Disconnected, now);
         }
+    }
+
+    /// Whether the driver may send a reply of its own, such as one of a handshake, to a client that
+    /// may have forged its source. It counts among the replies to requests.
+    pub fn admit_stranger(&mut self, from: &FiveTuple, now: Now) -> Result<(), DropReason> {
+        if !self.may_be_answered(from) {
+            return Err(DropReason::SourceForbidden);
+        }
+        if !self.unauthenticated.admit(from.client.ip(), now.instant) {
+            return Err(DropReason::RateLimited);
+        }
+        Ok(())
     }
 
     /// Whether this client has an allocation.
     #[must_use]
     pub fn has_allocation(&self, client: &FiveTuple) -> bool {
         self.allocations.id_of_client(client).is_some()
+    }
+
+    /// How long a peer's connection may wait for its ConnectionBind (RFC 6062 §5.2).
+    #[must_use]
+    pub fn unbound_lifetime(&self) -> Duration {
+        self.config.limits.unbound_lifetime
     }
 
     /// Tells what addresses the machine has now: peers there are this machine.
@@ -201,10 +231,16 @@ impl Server {
         &self.stats
     }
 
-    /// Live allocations.
+    /// Live allocations; a dual one counts as two.
     #[must_use]
     pub fn allocations(&self) -> usize {
         self.allocations.len()
+    }
+
+    /// The other half of a dual allocation, where the client has both families.
+    #[must_use]
+    pub fn other_family(&self, id: AllocationId) -> Option<AllocationId> {
+        self.allocations.sibling(id)
     }
 
     /// The allocation with this relayed address, for data that need not leave the process.
@@ -215,6 +251,12 @@ impl Server {
             return None;
         }
         self.allocations.id_of_relayed(RelayedAddress(address))
+    }
+
+    /// Counts what a connection of a peer has relayed, of which the core sees nothing. `client` is
+    /// the transport of the client's end.
+    pub fn relayed(&mut self, direction: Direction, client: Transport, bytes: usize) {
+        self.stats.relay(direction, client, bytes);
     }
 
     /// Which channel numbers clients may use, and so where a stream's messages may begin.
@@ -242,7 +284,9 @@ impl Server {
             (Class::Indication, Method::Binding) => Err(DropReason::Keepalive),
             (Class::Request, method) => {
                 let counted = RequestMethod::of(method).ok_or(match method {
-                    Method::Send | Method::Data => DropReason::ClassNotAllowed,
+                    Method::Send | Method::Data | Method::ConnectionAttempt => {
+                        DropReason::ClassNotAllowed
+                    }
                     _ => DropReason::UnknownMethod,
                 })?;
                 self.handle_request(counted, &message, from, now, reply)
@@ -305,7 +349,7 @@ impl Server {
     ) -> Result<Verdict, Reject> {
         // The timer may be late, and what has expired must not be refreshed.
         self.handle_timeout(request.now);
-        check_attributes(&request.message)?;
+        self.check_attributes(&request.message)?;
         match method {
             RequestMethod::Allocate => match self.allocate(request)? {
                 Outcome::Pending(pending) => return Ok(Verdict::Bind(pending)),
@@ -323,6 +367,13 @@ impl Server {
                 self.channel_bind(request)?;
                 self.succeed(answer, reply, |builder| builder);
             }
+            RequestMethod::Connect => {
+                return Ok(Verdict::Connect(self.connect(request, answer.clone())?));
+            }
+            RequestMethod::ConnectionBind => {
+                let pending = self.connection_bind(request, answer.clone())?;
+                return Ok(Verdict::BindConnection(pending));
+            }
             RequestMethod::Binding => unreachable!("Binding needs no user and is answered before"),
         }
         Ok(Verdict::Reply)
@@ -339,9 +390,11 @@ impl Server {
     }
 
     /// Only where the source may be forged does a reply need a limit: a stream has been opened by
-    /// whoever reads from it.
+    /// whoever reads from it, and a DTLS session by whoever read the cookie.
     fn admit_unauthenticated(&mut self, from: &FiveTuple, now: Now) -> Result<(), DropReason> {
-        if from.transport.is_stream() || self.unauthenticated.admit(from.client.ip(), now.instant) {
+        if from.transport.proves_address()
+            || self.unauthenticated.admit(from.client.ip(), now.instant)
+        {
             Ok(())
         } else {
             Err(DropReason::RateLimited)
@@ -351,6 +404,8 @@ impl Server {
     /// Ends an allocation.
     pub(super) fn close(&mut self, id: AllocationId, reason: CloseReason, now: Now) {
         let Some(allocation) = self.allocations.remove(id) else { return };
+        let connections = allocation.connections.as_ref().map_or(0, |own| own.len());
+        self.stats.peer_connections -= connections as u64;
         let lived = now.instant.saturating_duration_since(allocation.opened);
         let to_peer = allocation.relayed(Direction::ToPeer);
         let to_client = allocation.relayed(Direction::ToClient);
@@ -393,6 +448,7 @@ impl Server {
             .put(&ErrorCode { number: code.number(), reason: "" });
         let builder = match reject {
             Reject::UnknownAttributes(types) => builder.unknown_attributes(types),
+            Reject::Elsewhere(server) => builder.put(&AlternateServer(*server)),
             _ if matches!(code, Code::Unauthenticated | Code::StaleNonce) => {
                 self.authenticator.challenge(builder, &answer.from, answer.now)
             }

@@ -35,15 +35,21 @@ labelled! {
         ChannelUnbound = "channel_unbound",
         /// A response, a client-side indication, or a class the method does not have.
         ClassNotAllowed = "class_not_allowed",
+        /// A peer's connection beyond what an allocation or the server may hold.
+        ConnectionLimit = "connection_limit",
         /// The first byte is of no protocol served here.
         Demux = "demux",
+        /// There are too many DTLS sessions, or handshakes, in all or from this source.
+        DtlsFull = "dtls_full",
+        /// A DTLS record that belongs to no session, or that its session has no use for.
+        DtlsStray = "dtls_stray",
         /// An indication with missing, malformed or unknown attributes.
         IndicationMalformed = "indication_malformed",
         /// A Binding indication: a sign of life that asks for nothing.
         Keepalive = "keepalive",
         /// Not a STUN message, though the first byte says so, or ChannelData cut short.
         Malformed = "malformed",
-        /// A Send indication or ChannelData from a client without an allocation.
+        /// A Send indication or ChannelData from a client without an allocation for UDP.
         NoAllocation = "no_allocation",
         /// No permission for the peer, in either direction.
         NoPermission = "no_permission",
@@ -91,6 +97,10 @@ labelled! {
         CreatePermission = "create_permission",
         /// ChannelBind.
         ChannelBind = "channel_bind",
+        /// Connect.
+        Connect = "connect",
+        /// ConnectionBind.
+        ConnectionBind = "connection_bind",
     }
 }
 
@@ -104,7 +114,9 @@ impl RequestMethod {
             Method::Refresh => Some(Self::Refresh),
             Method::CreatePermission => Some(Self::CreatePermission),
             Method::ChannelBind => Some(Self::ChannelBind),
-            Method::Send | Method::Data | Method::Unknown(_) => None,
+            Method::Connect => Some(Self::Connect),
+            Method::ConnectionBind => Some(Self::ConnectionBind),
+            Method::Send | Method::Data | Method::ConnectionAttempt | Method::Unknown(_) => None,
         }
     }
 }
@@ -119,7 +131,7 @@ const OUTCOMES: usize = Code::ALL.len() + 1;
 pub struct Traffic {
     /// Bytes of payload.
     pub bytes: u64,
-    /// Datagrams.
+    /// Datagrams; of a connection, the portions it was read in.
     pub packets: u64,
 }
 
@@ -164,12 +176,14 @@ const DURATION_BOUNDS: [f64; 9] =
 /// Bytes: from a handful of pings to hours of video.
 const BYTES_BOUNDS: [f64; 9] = [0.0, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
 
-/// All counters of one shard. Every field counts from start and never goes down, save the gauge
-/// [`Stats::allocations`].
+/// All counters of one shard. Every field counts from start and never goes down, save the gauges
+/// [`Stats::allocations`] and [`Stats::peer_connections`].
 #[derive(Clone, Debug)]
 pub struct Stats {
     /// Live allocations by client transport (a gauge).
     pub allocations: [u64; TRANSPORTS],
+    /// Connections to peers: being opened, waiting for the client, or open (a gauge).
+    pub peer_connections: u64,
     /// Allocations ever opened.
     pub allocations_opened: u64,
     /// How long closed allocations had lived, in seconds.
@@ -185,6 +199,7 @@ impl Default for Stats {
     fn default() -> Self {
         Self {
             allocations: [0; TRANSPORTS],
+            peer_connections: 0,
             allocations_opened: 0,
             allocation_duration: Histogram::new(&DURATION_BOUNDS),
             allocation_relayed: Histogram::new(&BYTES_BOUNDS),

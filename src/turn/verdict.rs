@@ -7,6 +7,8 @@ use std::ops::Range;
 use super::allocation::AllocationId;
 use super::policy::PeerAddress;
 use super::request::allocate::PendingAllocation;
+use super::request::connect::PendingConnect;
+use super::request::connection_bind::PendingConnectionBind;
 use super::stats::DropReason;
 
 /// The longest header in front of relayed data: a Data indication about an IPv6 peer.
@@ -32,6 +34,8 @@ pub enum Verdict {
         peer: PeerAddress,
         /// Bytes of the packet; may be empty, and still is a datagram.
         payload: Range<usize>,
+        /// With the DF bit set.
+        dont_fragment: bool,
     },
     /// Send `header`, the whole packet, and `padding` zero bytes to the allocation's client.
     ToClient {
@@ -44,6 +48,11 @@ pub enum Verdict {
     },
     /// Bind a relay socket, then tell [`Server::allocated`](super::Server::allocated).
     Bind(PendingAllocation),
+    /// Connect to a peer, then tell [`Server::connected`](super::Server::connected).
+    Connect(PendingConnect),
+    /// Find the connection, then tell
+    /// [`Server::connection_bound`](super::Server::connection_bound).
+    BindConnection(PendingConnectionBind),
 }
 
 /// A few bytes in front of relayed data, held inline.

@@ -6,7 +6,7 @@ import { mkdir } from "node:fs/promises";
 import puppeteer from "puppeteer-core";
 
 /** A loaded machine is slow; nothing is measured. */
-const PATIENCE_MS = 90_000;
+const PATIENCE_MS = 60_000;
 /** Video plays at 15 frames a second or more. */
 const FRAMES = 60;
 

@@ -8,6 +8,7 @@ mod authority;
 mod browser;
 #[path = "../common/mod.rs"]
 mod common;
+mod pages;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -5,8 +5,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use crate::wire::{
-    self, ALLOCATE, BINDING, CHANNEL_BIND, CREATE_PERMISSION, Msg, REFRESH, attr, channel, peer,
-    raw, transport,
+    self, ALLOCATE, BINDING, CHANNEL_BIND, CONNECT, CONNECTION_BIND, CREATE_PERMISSION, Msg,
+    REFRESH, attr, channel, peer, raw, transport,
 };
 use crate::world::{Client, Delivery, Outcome, PEER, World, allocated, five_tuple};
 
@@ -214,7 +214,8 @@ fn only_requests_of_known_methods_are_answered() {
             let outcome = world.deliver(five_tuple(HERE), &packet);
             match kind {
                 BINDING => assert!(outcome.reply().is_success()),
-                ALLOCATE | REFRESH | CREATE_PERMISSION | CHANNEL_BIND => {
+                ALLOCATE | REFRESH | CREATE_PERMISSION | CHANNEL_BIND | CONNECT
+                | CONNECTION_BIND => {
                     assert_eq!(outcome.reply().code(), 401);
                 }
                 _ => drop(outcome.dropped()),

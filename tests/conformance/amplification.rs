@@ -1,7 +1,8 @@
 //! What an unauthenticated datagram can make the server send.
 
 use crate::wire::{
-    ALLOCATE, Attr, BINDING, CHANNEL_BIND, CREATE_PERMISSION, Msg, REFRESH, attr, raw,
+    ALLOCATE, Attr, BINDING, CHANNEL_BIND, CONNECT, CONNECTION_BIND, CREATE_PERMISSION, Msg,
+    REFRESH, attr, raw,
 };
 use crate::world::{Client, REALM, World, five_tuple};
 
@@ -43,7 +44,7 @@ fn no_unauthenticated_answer_is_more_than_2_3_times_the_request() {
     for (source, realm) in
         SOURCES.into_iter().flat_map(|source| [REALM, LONGEST_SHORT_REALM].map(|it| (source, it)))
     {
-        for kind in [ALLOCATE, REFRESH, CREATE_PERMISSION, CHANNEL_BIND] {
+        for kind in [ALLOCATE, REFRESH, CREATE_PERMISSION, CHANNEL_BIND, CONNECT, CONNECTION_BIND] {
             for packet in ["", realm].into_iter().flat_map(|sent| minimal(kind, sent)) {
                 let ratio = ratio(realm, source, &packet);
                 assert!(ratio <= 2.3, "{ratio} from {source}, {realm}: {packet:02x?}");
@@ -55,7 +56,7 @@ fn no_unauthenticated_answer_is_more_than_2_3_times_the_request() {
 /// With the longest realm that the configuration takes, it still passes every path.
 #[test]
 fn no_refusal_is_larger_than_548_bytes() {
-    for kind in [ALLOCATE, REFRESH, CREATE_PERMISSION, CHANNEL_BIND] {
+    for kind in [ALLOCATE, REFRESH, CREATE_PERMISSION, CHANNEL_BIND, CONNECT, CONNECTION_BIND] {
         for packet in minimal(kind, "") {
             let mut world = World::with(|setup| {
                 setup.config.auth.realm = "é".repeat(63) + "x";

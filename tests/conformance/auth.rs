@@ -327,7 +327,7 @@ fn authenticated_answers_are_signed_as_they_were_asked() {
         ask(&mut world, ALLOCATE, &[], 400);
         ask(&mut world, ALLOCATE, &[transport(6)], 442);
         ask(&mut world, ALLOCATE, &[transport(17), wire::family(3)], 440);
-        ask(&mut world, ALLOCATE, &[transport(17), raw(attr::EVEN_PORT, &[0x80])], 508);
+        ask(&mut world, ALLOCATE, &[transport(17), raw(attr::TOKEN, &[1; 8])], 508);
         ask(&mut world, ALLOCATE, &[transport(17)], 0);
         ask(&mut world, ALLOCATE, &[transport(17)], 437);
         ask(&mut world, REFRESH, &[wire::family(2)], 443);

@@ -32,7 +32,7 @@ fn send_of_no_bytes_is_an_empty_datagram() {
     assert_eq!((to, bytes.len()), (PEER.parse().unwrap(), 0));
 }
 
-/// RFC 8656 §11.2, until the DF bit can be set; and whatever else is not understood
+/// RFC 8656 §11.2: DONT-FRAGMENT among them, where the DF bit cannot be set
 #[test]
 fn send_with_attributes_not_understood_is_dropped() {
     let (mut world, mut client, _) = allocated();
@@ -44,6 +44,33 @@ fn send_with_attributes_not_understood_is_dropped() {
     }
     let optional = [peer(PEER), raw(0xFFFE, b"abc"), data(b"x")];
     client.indicate(&mut world, &optional).relayed();
+}
+
+/// RFC 8656 §11.2, and §13: between families, and within IPv6, it has no meaning.
+#[test]
+fn dont_fragment_sets_the_df_bit_of_ipv4_and_of_nothing_else() {
+    let mut world = World::with(|setup| setup.config.dont_fragment = true);
+    let whole = raw(attr::DONT_FRAGMENT, b"");
+    for (here, family, to, set) in [
+        ("198.51.100.1:4000", 1, PEER, true),
+        ("198.51.100.1:4001", 2, "[2a00:1450::8]:9000", false),
+        ("[2a00:99::1]:4000", 1, PEER, false),
+        ("[2a00:99::1]:4001", 2, "[2a00:1450::8]:9000", false),
+    ] {
+        let mut client = Client::at(here);
+        client.allocate_with(&mut world, &[crate::wire::family(family), whole.clone()]);
+        client.permit(&mut world, &[to]);
+        client.indicate(&mut world, &[peer(to), whole.clone(), data(b"x")]).relayed();
+        assert_eq!(world.dont_fragment, set, "from {here} to {to}");
+        client.indicate(&mut world, &[peer(to), data(b"x")]).relayed();
+        assert!(!world.dont_fragment);
+        assert_eq!(client.bind(&mut world, 0x4000, to), 0);
+        client.channel_data(&mut world, 0x4000, b"x").relayed();
+        assert!(!world.dont_fragment, "ChannelData has no such attribute");
+        let malformed = [peer(to), raw(attr::DONT_FRAGMENT, &[0; 4]), data(b"x")];
+        let dropped = client.indicate(&mut world, &malformed).dropped();
+        assert_eq!(dropped, DropReason::IndicationMalformed);
+    }
 }
 
 /// RFC 8656 §11.2

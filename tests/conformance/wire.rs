@@ -18,6 +18,9 @@ pub(crate) const ALLOCATE: u16 = 0x0003;
 pub(crate) const REFRESH: u16 = 0x0004;
 pub(crate) const CREATE_PERMISSION: u16 = 0x0008;
 pub(crate) const CHANNEL_BIND: u16 = 0x0009;
+pub(crate) const CONNECT: u16 = 0x000A;
+pub(crate) const CONNECTION_BIND: u16 = 0x000B;
+pub(crate) const CONNECTION_ATTEMPT: u16 = 0x001C;
 pub(crate) const SEND_INDICATION: u16 = 0x0016;
 pub(crate) const DATA_INDICATION: u16 = 0x0017;
 pub(crate) const SUCCESS: u16 = 0x0100;
@@ -49,9 +52,12 @@ pub(crate) mod attr {
     pub(crate) const USE_CANDIDATE: u16 = 0x0025;
     pub(crate) const PADDING: u16 = 0x0026;
     pub(crate) const RESPONSE_PORT: u16 = 0x0027;
+    pub(crate) const CONNECTION_ID: u16 = 0x002A;
     pub(crate) const AAF: u16 = 0x8000;
+    pub(crate) const ADDRESS_ERROR_CODE: u16 = 0x8001;
     pub(crate) const PAS: u16 = 0x8002;
     pub(crate) const SOFTWARE: u16 = 0x8022;
+    pub(crate) const ALTERNATE_SERVER: u16 = 0x8023;
     pub(crate) const FINGERPRINT: u16 = 0x8028;
     pub(crate) const ICE_CONTROLLED: u16 = 0x8029;
     pub(crate) const RESPONSE_ORIGIN: u16 = 0x802B;
@@ -177,6 +183,10 @@ pub(crate) fn family(byte: u8) -> Attr {
     raw(attr::RAF, &[byte, 0, 0, 0])
 }
 
+pub(crate) fn connection(id: u32) -> Attr {
+    raw(attr::CONNECTION_ID, &id.to_be_bytes())
+}
+
 pub(crate) fn channel_data(number: u16, data: &[u8]) -> Vec<u8> {
     let mut bytes = number.to_be_bytes().to_vec();
     bytes.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
@@ -271,6 +281,12 @@ impl Parsed {
 
     pub(crate) fn address(&self, kind: u16) -> SocketAddr {
         unmasked(self.get(kind).expect("the attribute is there"), self.id)
+    }
+
+    /// Every address under this type.
+    pub(crate) fn addresses(&self, kind: u16) -> Vec<SocketAddr> {
+        let found = self.attributes.iter().filter(|&&(other, ..)| other == kind);
+        found.map(|(_, value, _)| unmasked(value, self.id)).collect()
     }
 
     pub(crate) fn lifetime(&self) -> u32 {

@@ -3,11 +3,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hairpin::stun::AddressFamily;
+use hairpin::stun::attribute::{ConnectionId, ReservationToken};
+use hairpin::turn::connections::Tally;
+use hairpin::turn::stats::{Direction, Traffic};
 use hairpin::turn::{
-    AllocateError, Allocated, AllocationId, ChannelRange, DropReason, Event, FiveTuple, Now,
-    PendingAllocation, RelayedAddress, Server, Transport, Verdict, auth, limits, policy, server,
+    AllocateError, Allocated, AllocationId, ChannelRange, ConnectError, ConnectionBindError,
+    DropReason, Event, FiveTuple, Now, PendingAllocation, PendingConnect, PendingConnectionBind,
+    PortWish, RelayedAddress, Server, Transport, Verdict, auth, limits, policy, server,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -54,7 +60,10 @@ impl Default for Setup {
                 },
                 discovery: None,
                 channels: ChannelRange::default(),
+                alternates: Vec::new(),
+                dont_fragment: false,
                 software: None,
+                tcp_relay: false,
             },
             host: policy::Host {
                 endpoints: vec![LISTENER.parse().unwrap(), HTTP.parse().unwrap()],
@@ -82,6 +91,8 @@ pub(crate) enum Outcome {
         peer: SocketAddr,
         data: Vec<u8>,
     },
+    /// [`World::connected`] goes on with it.
+    Connecting(PendingConnect),
 }
 
 impl Outcome {
@@ -116,6 +127,18 @@ pub(crate) enum Delivery {
     Data { client: SocketAddr, peer: SocketAddr, data: Vec<u8> },
 }
 
+/// What the connections of each allocation relay in these worlds.
+struct Relayed;
+
+impl Tally for Relayed {
+    fn relayed(&self, direction: Direction) -> Traffic {
+        match direction {
+            Direction::ToPeer => Traffic { bytes: 1_000, packets: 3 },
+            Direction::ToClient => Traffic { bytes: 70, packets: 2 },
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Relay {
     id: AllocationId,
@@ -127,6 +150,8 @@ pub(crate) struct World {
     pub(crate) server: Server,
     pub(crate) now: Now,
     pub(crate) events: Vec<Event>,
+    /// Whether what last went to a peer has the DF bit set.
+    pub(crate) dont_fragment: bool,
     /// What the next binds fail with.
     pub(crate) failures: VecDeque<AllocateError>,
     /// Whether SOFTWARE is to be seen.
@@ -134,7 +159,11 @@ pub(crate) struct World {
     sha256: bool,
     quota: usize,
     host: policy::Host,
+    /// By token: the port, whose it is, and until when.
+    reserved: BTreeMap<[u8; 8], (SocketAddr, String, Instant)>,
     relays: BTreeMap<SocketAddr, Relay>,
+    /// Connections that no client has bound yet.
+    waiting: BTreeMap<u32, (String, AllocationId, SocketAddr)>,
     /// The keys a reply may be signed with.
     keys: Vec<Vec<u8>>,
     rng: StdRng,
@@ -159,8 +188,11 @@ impl World {
             server: Server::new(setup.config, setup.host, [3; 32]),
             now: Now { instant: start, unix_secs: EPOCH_SECS },
             events: Vec::new(),
+            dont_fragment: false,
             failures: VecDeque::new(),
+            reserved: BTreeMap::new(),
             relays: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             keys: Vec::new(),
             rng: StdRng::seed_from_u64(1),
             start,
@@ -192,20 +224,32 @@ impl World {
             Verdict::Drop(reason) => Outcome::Dropped(reason),
             Verdict::Reply => Outcome::Reply(Parsed::strict(&reply)),
             Verdict::ReplyFrom(origin) => Outcome::ReplyFrom(origin, Parsed::strict(&reply)),
-            Verdict::ToPeer { from: id, peer, payload } => {
+            Verdict::ToPeer { from: id, peer, payload, dont_fragment } => {
+                self.dont_fragment = dont_fragment;
                 let (relay, _) = self.relay_of(id);
                 Outcome::ToPeer { relay, peer: peer.address(), data: packet[payload].to_vec() }
             }
             Verdict::ToClient { .. } => panic!("a client's packet goes to no client"),
+            Verdict::Connect(pending) => Outcome::Connecting(pending),
+            Verdict::BindConnection(pending) => {
+                let result = self.take_waiting(&pending);
+                self.server.connection_bound(pending, result, self.now, &mut reply);
+                Outcome::Reply(Parsed::strict(&reply))
+            }
             Verdict::Bind(pending) => {
                 let user = pending.account().to_owned();
                 assert_eq!(pending.client(), from);
                 let result = self.bind(&pending);
-                let relayed = result.as_ref().map(|allocated| allocated.relayed.0).ok();
+                let bound = result.as_ref().map(|own| (own.relayed.0, own.also)).ok();
                 let id = self.server.allocated(pending, result, self.now, &mut reply);
-                assert_eq!(id.is_some(), relayed.is_some());
-                if let (Some(id), Some(relayed)) = (id, relayed) {
-                    self.relays.insert(relayed, Relay { id, user, client: from });
+                assert_eq!(id.is_some(), bound.is_some());
+                if let (Some(id), Some((relayed, also))) = (id, bound) {
+                    self.relays.insert(relayed, Relay { id, user: user.clone(), client: from });
+                    let other = self.server.other_family(id);
+                    assert_eq!(other.is_some(), also.is_some());
+                    if let (Some(id), Some(RelayedAddress(also))) = (other, also) {
+                        self.relays.insert(also, Relay { id, user, client: from });
+                    }
                 }
                 Outcome::Reply(Parsed::strict(&reply))
             }
@@ -267,6 +311,60 @@ impl World {
         }
     }
 
+    /// A connection to a peer has come about, or not.
+    pub(crate) fn connected(
+        &mut self,
+        pending: PendingConnect,
+        result: Result<u32, ConnectError>,
+    ) -> Parsed {
+        let (id, peer) = (pending.allocation(), pending.peer().address());
+        let mut reply = Vec::new();
+        let name = result.map(ConnectionId);
+        let is_wanted = self.server.connected(pending, name, self.now, &mut reply);
+        if let (true, Ok(name)) = (is_wanted, result) {
+            let user = self.relay_of(id).1.user.clone();
+            self.waiting.insert(name, (user, id, peer));
+        }
+        self.drain_events();
+        Parsed::strict(&reply)
+    }
+
+    /// A peer connects to a relayed address. What the client gets, or why the peer is turned away.
+    pub(crate) fn peer_connects(
+        &mut self,
+        relay: SocketAddr,
+        from: &str,
+        name: u32,
+    ) -> Result<Parsed, DropReason> {
+        let Relay { id, user, .. } = &self.relays[&relay];
+        let (id, user, peer) = (*id, user.clone(), from.parse().unwrap());
+        let mut indication = Vec::new();
+        let admitted =
+            self.server.handle_connection(id, peer, ConnectionId(name), self.now, &mut indication);
+        self.drain_events();
+        assert_eq!(admitted.is_ok(), !indication.is_empty());
+        admitted.map(|()| {
+            self.waiting.insert(name, (user, id, peer));
+            Parsed::strict(&indication)
+        })
+    }
+
+    /// The connection with a peer has ended.
+    pub(crate) fn disconnected(&mut self, relay: SocketAddr, peer: &str) {
+        let id = self.relays[&relay].id;
+        self.server.disconnected(id, peer.parse().unwrap());
+    }
+
+    fn take_waiting(&mut self, pending: &PendingConnectionBind) -> Result<(), ConnectionBindError> {
+        let ConnectionId(name) = pending.id();
+        let (user, ..) = self.waiting.get(&name).ok_or(ConnectionBindError::Unknown)?;
+        if user != pending.username() {
+            return Err(ConnectionBindError::OtherUser);
+        }
+        self.waiting.remove(&name);
+        Ok(())
+    }
+
     /// Live relayed addresses.
     pub(crate) fn relay_count(&self) -> usize {
         self.relays.len()
@@ -279,32 +377,91 @@ impl World {
     }
 
     fn bind(&mut self, pending: &PendingAllocation) -> Result<Allocated, AllocateError> {
-        let v4 = pending.family() == hairpin::stun::AddressFamily::Ipv4;
+        let (account, now) = (pending.account(), self.now.instant);
+        self.reserved.retain(|_, (.., until)| *until > now);
+        if let PortWish::Reserved(token) = pending.port() {
+            let found = self.reserved.get(&token.0).filter(|(_, user, _)| user == account);
+            let relayed = RelayedAddress(found.ok_or(AllocateError::NoCapacity)?.0);
+            self.reserved.remove(&token.0);
+            return Ok(Allocated {
+                relayed,
+                also: None,
+                meter: None,
+                reservation: None,
+                tally: None,
+            });
+        }
+        let pair = pending.port() == PortWish::Pair;
+        let first = self.bind_one(pending, pending.family(), usize::from(pair));
+        let taken = usize::from(first.is_ok());
+        let second = pending.additional_family();
+        let second = second.map(|family| self.bind_one(pending, family, taken));
+        let (relayed, also) = match (first, second) {
+            (Ok(first), second) => (first, second.and_then(Result::ok)),
+            (Err(_), Some(Ok(second))) => (second, None),
+            (Err(error), _) => return Err(error),
+        };
+        let reservation = pair.then(|| {
+            let token = self.rng.random();
+            let next = SocketAddr::new(relayed.0.ip(), relayed.0.port() + 1);
+            let until = now + Duration::from_secs(30);
+            self.reserved.insert(token, (next, account.to_owned(), until));
+            ReservationToken(token)
+        });
+        let tally: Option<Arc<dyn Tally>> = Some(Arc::new(Relayed));
+        Ok(Allocated { relayed, also, meter: None, reservation, tally })
+    }
+
+    /// One relayed address, where the quota has room for `more` besides it.
+    fn bind_one(
+        &mut self,
+        pending: &PendingAllocation,
+        family: AddressFamily,
+        more: usize,
+    ) -> Result<RelayedAddress, AllocateError> {
         if let Some(failure) = self.failures.pop_front() {
             return Err(failure);
         }
-        let held = self.relays.values().filter(|relay| relay.user == pending.account()).count();
-        if self.quota != 0 && held >= self.quota {
+        let account = pending.account();
+        let held = self.relays.values().filter(|relay| relay.user == account).count()
+            + self.reserved.values().filter(|(_, user, _)| user == account).count();
+        if self.quota != 0 && held + more >= self.quota {
             return Err(AllocateError::QuotaReached);
         }
-        let ip = *self.host.relay_addresses.iter().find(|ip| ip.is_ipv4() == v4).unwrap();
-        let (low, high) = (*self.host.relay_ports.start(), *self.host.relay_ports.end());
-        let free: Vec<SocketAddr> = (low..=high)
+        let is_wanted = |ip: &&IpAddr| AddressFamily::of(**ip) == family;
+        let ip = *self.host.relay_addresses.iter().find(is_wanted).unwrap();
+        let free: Vec<SocketAddr> = (self.host.relay_ports.clone())
             .map(|port| SocketAddr::new(ip, port))
-            .filter(|address| !pending.wants_even_port() || address.port() % 2 == 0)
-            .filter(|address| !self.relays.contains_key(address))
+            .filter(|&address| self.suits(pending.port(), address))
             .collect();
         if free.is_empty() {
             return Err(AllocateError::NoCapacity);
         }
-        let relayed = RelayedAddress(free[self.rng.random_range(0..free.len())]);
-        Ok(Allocated { relayed, meter: None })
+        Ok(RelayedAddress(free[self.rng.random_range(0..free.len())]))
+    }
+
+    /// Whether the address is to be had, and with it the next one where a pair is wanted.
+    fn suits(&self, wish: PortWish, address: SocketAddr) -> bool {
+        let free = |address: SocketAddr| {
+            !self.relays.contains_key(&address)
+                && !self.reserved.values().any(|(other, ..)| *other == address)
+        };
+        let even = address.port().is_multiple_of(2);
+        match wish {
+            PortWish::Any | PortWish::Reserved(_) => free(address),
+            PortWish::Even => even && free(address),
+            PortWish::Pair => {
+                let next = SocketAddr::new(address.ip(), address.port().saturating_add(1));
+                even && free(address) && self.host.relay_ports.contains(&next.port()) && free(next)
+            }
+        }
     }
 
     fn drain_events(&mut self) {
         while let Some(event) = self.server.poll_event() {
             if let Event::Closed { relayed, .. } = &event {
-                self.relays.remove(&relayed.0).expect("what closes was open");
+                let closed = self.relays.remove(&relayed.0).expect("what closes was open");
+                self.waiting.retain(|_, (_, id, _)| *id != closed.id);
             }
             self.events.push(event);
         }
@@ -513,6 +670,21 @@ impl Client {
 
     pub(crate) fn code(&mut self, world: &mut World, kind: u16, attributes: &[Attr]) -> u16 {
         self.ask(world, kind, attributes).code()
+    }
+
+    /// The same client over TCP.
+    pub(crate) fn over_tcp(mut self) -> Self {
+        self.five.transport = Transport::Tcp;
+        self
+    }
+
+    /// Asks where the answer has to wait, after the 401 that comes first.
+    pub(crate) fn begin(&mut self, world: &mut World, kind: u16, attributes: &[Attr]) -> Outcome {
+        if self.nonce.is_empty() {
+            self.greet(world);
+        }
+        let request = self.request(kind, attributes);
+        world.deliver(self.five, &request)
     }
 
     /// An IPv4 allocation.

@@ -18,6 +18,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::datagrams::Dtls;
 use super::stream::{Framed, Stream};
 
 /// Generous: a loaded machine is slow, and nothing is measured.
@@ -31,6 +32,9 @@ pub(crate) const ALLOCATE: u16 = 0x003;
 pub(crate) const REFRESH: u16 = 0x004;
 pub(crate) const CREATE_PERMISSION: u16 = 0x008;
 pub(crate) const CHANNEL_BIND: u16 = 0x009;
+pub(crate) const CONNECT: u16 = 0x00A;
+pub(crate) const CONNECTION_BIND: u16 = 0x00B;
+const CONNECTION_ATTEMPT: u16 = 0x01C;
 const SEND_INDICATION: u16 = 0x016;
 const DATA_INDICATION: u16 = 0x017;
 
@@ -47,6 +51,7 @@ const XOR_RELAYED_ADDRESS: u16 = 0x016;
 const REQUESTED_ADDRESS_FAMILY: u16 = 0x017;
 const REQUESTED_TRANSPORT: u16 = 0x019;
 const XOR_MAPPED_ADDRESS: u16 = 0x020;
+const CONNECTION_ID: u16 = 0x02A;
 
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 
@@ -85,7 +90,10 @@ impl Message {
     }
 
     fn address(&self, kind: u16) -> Option<SocketAddr> {
-        let value = self.get(kind)?;
+        Some(self.unmask(self.get(kind)?))
+    }
+
+    fn unmask(&self, value: &[u8]) -> SocketAddr {
         let mask = [&COOKIE[..], &self.id].concat();
         let port = u16::from_be_bytes([value[2] ^ mask[0], value[3] ^ mask[1]]);
         let ip: Vec<u8> = value[4..].iter().zip(&mask).map(|(byte, mask)| byte ^ mask).collect();
@@ -94,7 +102,7 @@ impl Message {
             2 => <[u8; 16]>::try_from(ip).unwrap().into(),
             family => panic!("family {family}"),
         };
-        Some(SocketAddr::new(ip, port))
+        SocketAddr::new(ip, port)
     }
 
     /// 200 for a success, else the error code.
@@ -115,6 +123,22 @@ impl Message {
 
     pub(crate) fn relayed(&self) -> SocketAddr {
         self.address(XOR_RELAYED_ADDRESS).expect("XOR-RELAYED-ADDRESS")
+    }
+
+    /// Each XOR-RELAYED-ADDRESS.
+    pub(crate) fn all_relayed(&self) -> Vec<SocketAddr> {
+        let own = self.attributes.iter().filter(|(kind, _)| *kind == XOR_RELAYED_ADDRESS);
+        own.map(|(_, at)| self.unmask(&self.bytes[at.clone()])).collect()
+    }
+
+    /// XOR-PEER-ADDRESS.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.address(XOR_PEER_ADDRESS).expect("XOR-PEER-ADDRESS")
+    }
+
+    /// CONNECTION-ID.
+    pub(crate) fn connection(&self) -> u32 {
+        u32::from_be_bytes(self.get(CONNECTION_ID).expect("CONNECTION-ID").try_into().unwrap())
     }
 
     /// LIFETIME, in seconds.
@@ -157,7 +181,7 @@ fn header(kind: u16) -> Vec<u8> {
     [&kind.to_be_bytes()[..], &[0, 0], &COOKIE, &id].concat()
 }
 
-fn xor_address(message: &[u8], address: SocketAddr) -> Vec<u8> {
+pub(crate) fn xor_address(message: &[u8], address: SocketAddr) -> Vec<u8> {
     let port = address.port().to_be_bytes();
     let (family, ip) = match address.ip() {
         IpAddr::V4(ip) => (1, ip.octets().to_vec()),
@@ -187,6 +211,7 @@ pub(crate) enum Received {
 enum Wire {
     Udp(UdpSocket),
     Stream(Mutex<Framed>),
+    Dtls(Mutex<Dtls>),
 }
 
 /// One client, which is one five-tuple.
@@ -200,6 +225,7 @@ pub(crate) struct Client {
     nonce: Option<Vec<u8>>,
     relayed: Option<SocketAddr>,
     waiting: VecDeque<Received>,
+    attempts: VecDeque<Message>,
 }
 
 impl Client {
@@ -220,6 +246,24 @@ impl Client {
         Self::on(Wire::Stream(Mutex::new(Framed::new(stream))), local, server)
     }
 
+    /// A client `alice` in a DTLS session.
+    pub(crate) fn within(dtls: Dtls) -> Self {
+        let (local, server) = (dtls.local(), dtls.server());
+        Self::on(Wire::Dtls(Mutex::new(dtls)), local, server)
+    }
+
+    /// The session of a client that has one, and is done with it.
+    pub(crate) fn into_dtls(self) -> Dtls {
+        let Wire::Dtls(dtls) = self.wire else { panic!("no DTLS") };
+        dtls.into_inner()
+    }
+
+    /// The session of a client that has one.
+    pub(crate) fn dtls(&mut self) -> &mut Dtls {
+        let Wire::Dtls(dtls) = &mut self.wire else { panic!("no DTLS") };
+        dtls.get_mut()
+    }
+
     fn on(wire: Wire, local: SocketAddr, server: SocketAddr) -> Self {
         Self {
             wire,
@@ -231,6 +275,7 @@ impl Client {
             nonce: None,
             relayed: None,
             waiting: VecDeque::new(),
+            attempts: VecDeque::new(),
         }
     }
 
@@ -266,7 +311,7 @@ impl Client {
     /// Says on a connection that nothing follows.
     pub(crate) async fn shutdown(&self) {
         match &self.wire {
-            Wire::Udp(_) => panic!("nothing to close"),
+            Wire::Udp(_) | Wire::Dtls(_) => panic!("nothing to close"),
             Wire::Stream(framed) => framed.lock().await.shutdown().await.unwrap(),
         }
     }
@@ -296,6 +341,7 @@ impl Client {
         match &self.wire {
             Wire::Udp(socket) => drop(socket.send_to(bytes, self.server).await.unwrap()),
             Wire::Stream(framed) => framed.lock().await.send(bytes).await.unwrap(),
+            Wire::Dtls(dtls) => dtls.lock().await.send(bytes).await,
         }
     }
 
@@ -304,6 +350,7 @@ impl Client {
         let socket = match &self.wire {
             Wire::Udp(socket) => socket,
             Wire::Stream(framed) => return framed.lock().await.recv(until).await,
+            Wire::Dtls(dtls) => return dtls.lock().await.recv(until).await,
         };
         let mut bytes = vec![0; 65_536];
         let received = timeout_at(until, socket.recv_from(&mut bytes)).await.ok()?;
@@ -320,7 +367,7 @@ impl Client {
             self.send_raw(request).await;
             // A stream loses nothing, so nothing is sent twice.
             let wait = match self.wire {
-                Wire::Udp(_) => RETRANSMIT,
+                Wire::Udp(_) | Wire::Dtls(_) => RETRANSMIT,
                 Wire::Stream(..) => DEADLINE,
             };
             let until = Instant::now() + wait;
@@ -330,6 +377,10 @@ impl Client {
                     continue;
                 }
                 let message = Message::parse(bytes);
+                if message.kind == CONNECTION_ATTEMPT {
+                    self.attempts.push_back(message);
+                    continue;
+                }
                 if message.id == request[8..20] {
                     let method = u16::from_be_bytes([request[0], request[1]]);
                     assert_eq!(message.kind & !0x110, method);
@@ -347,19 +398,7 @@ impl Client {
         attributes: impl Fn(&[u8]) -> Vec<Attribute>,
     ) -> Message {
         for _ in 0..3 {
-            let mut request = header(method);
-            for (kind, value) in attributes(&request) {
-                push(&mut request, kind, &value);
-            }
-            if let Some(nonce) = &self.nonce {
-                push(&mut request, USERNAME, self.user.as_bytes());
-                push(&mut request, REALM, &self.realm);
-                push(&mut request, NONCE, nonce);
-                let length = (request.len() - 20 + 24) as u16;
-                request[2..4].copy_from_slice(&length.to_be_bytes());
-                let signature = sign(&self.key(), &request);
-                push(&mut request, MESSAGE_INTEGRITY, &signature);
-            }
+            let request = self.signed(method, &attributes);
             let response = self.exchange(&request).await;
             let challenged = matches!((response.code(), &self.nonce), (401, None) | (438, _));
             if !challenged {
@@ -371,6 +410,28 @@ impl Client {
             self.nonce = Some(response.get(NONCE).expect("NONCE").to_vec());
         }
         panic!("the server asks for one nonce after the other");
+    }
+
+    /// A request, signed where there is a nonce already.
+    pub(crate) fn signed(
+        &self,
+        method: u16,
+        attributes: impl Fn(&[u8]) -> Vec<Attribute>,
+    ) -> Vec<u8> {
+        let mut request = header(method);
+        for (kind, value) in attributes(&request) {
+            push(&mut request, kind, &value);
+        }
+        if let Some(nonce) = &self.nonce {
+            push(&mut request, USERNAME, self.user.as_bytes());
+            push(&mut request, REALM, &self.realm);
+            push(&mut request, NONCE, nonce);
+            let length = (request.len() - 20 + 24) as u16;
+            request[2..4].copy_from_slice(&length.to_be_bytes());
+            let signature = sign(&self.key(), &request);
+            push(&mut request, MESSAGE_INTEGRITY, &signature);
+        }
+        request
     }
 
     /// Binding: our address as the server sees it.
@@ -397,6 +458,43 @@ impl Client {
         let family = (REQUESTED_ADDRESS_FAMILY, vec![2, 0, 0, 0]);
         let more = if self.local.is_ipv6() { vec![family] } else { vec![] };
         self.allocate_with(&more).await.code()
+    }
+
+    /// Allocate, for TCP (RFC 6062). 200 or an error code.
+    pub(crate) async fn allocate_tcp(&mut self) -> u16 {
+        let tcp = (REQUESTED_TRANSPORT, vec![6, 0, 0, 0]);
+        let response = self.request(ALLOCATE, |_| vec![tcp.clone()]).await;
+        if response.code() == 200 {
+            self.relayed = Some(response.relayed());
+        }
+        response.code()
+    }
+
+    /// Connect.
+    pub(crate) async fn connect(&mut self, peer: SocketAddr) -> Message {
+        self.request(CONNECT, |message| vec![(XOR_PEER_ADDRESS, xor_address(message, peer))]).await
+    }
+
+    /// ConnectionBind. 200 or an error code.
+    pub(crate) async fn bind_connection(&mut self, connection: u32) -> u16 {
+        self.request(CONNECTION_BIND, |_| vec![connection_id(connection)]).await.code()
+    }
+
+    /// The next ConnectionAttempt.
+    pub(crate) async fn attempt(&mut self) -> Message {
+        if let Some(attempt) = self.attempts.pop_front() {
+            return attempt;
+        }
+        let bytes = self.recv_raw(Instant::now() + DEADLINE).await.expect("a ConnectionAttempt");
+        let attempt = Message::parse(bytes);
+        assert_eq!(attempt.kind, CONNECTION_ATTEMPT);
+        attempt
+    }
+
+    /// What is left when messages are over: the connection, and what has been read from it.
+    pub(crate) fn into_stream(self) -> (Box<dyn Stream>, Vec<u8>) {
+        let Wire::Stream(framed) = self.wire else { panic!("datagrams stay messages") };
+        framed.into_inner().into_parts()
     }
 
     /// Refresh; 0 deletes. 200 or an error code.
@@ -461,6 +559,16 @@ impl Client {
             }
         }
     }
+}
+
+/// The code of a response that was read raw.
+pub(crate) fn code_of(response: Vec<u8>) -> u16 {
+    Message::parse(response).code()
+}
+
+/// CONNECTION-ID.
+pub(crate) fn connection_id(id: u32) -> Attribute {
+    (CONNECTION_ID, id.to_be_bytes().to_vec())
 }
 
 /// Takes relayed data out of its frame, checking the frame.

@@ -22,6 +22,11 @@ impl Framed {
         Self { stream: Box::new(stream), read: Vec::new() }
     }
 
+    /// The stream, and what has been read from it.
+    pub(crate) fn into_parts(self) -> (Box<dyn Stream>, Vec<u8>) {
+        (self.stream, self.read)
+    }
+
     /// Sends one message; ChannelData is padded, with other bytes than zeros.
     pub(crate) async fn send(&mut self, message: &[u8]) -> io::Result<()> {
         self.stream.write_all(&padded(message)).await?;

@@ -4,14 +4,20 @@
 //! from hanging; nothing is timed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bench;
 mod cli;
 mod client;
 mod deploy;
 mod descriptors;
+mod dtls;
 mod hostile;
 mod logs;
 mod memory;
+mod proxy;
+mod scan;
 mod server;
+mod signaling;
 mod snippets;
+mod streams;
 mod tls;
 mod turnutils;

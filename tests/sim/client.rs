@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
-use crate::model::{Operation, Request};
+use crate::model::{Operation, Port, Request};
 use crate::wire::{self, Attr, Msg, Parsed, Txid, attr};
 
 pub(crate) const REALM: &str = "example.org";
@@ -121,13 +121,30 @@ fn kind(operation: &Operation) -> u16 {
 fn attributes(operation: &Operation) -> Vec<Attr> {
     let lifetime = |seconds: &Option<u32>| seconds.map(wire::lifetime);
     match operation {
-        Operation::Allocate { lifetime: seconds, v6 } => {
+        Operation::Allocate { lifetime: seconds, port } => {
             let mut attributes = vec![wire::transport(17)];
+            let (v6, even) = match *port {
+                Port::Any { v6 } => (v6, None),
+                Port::Both => {
+                    attributes.push(wire::raw(attr::AAF, &[2, 0, 0, 0]));
+                    (false, None)
+                }
+                Port::Even { v6 } => (v6, Some(0)),
+                Port::Pair { v6 } => (v6, Some(0x80)),
+                Port::Reserved(token) => {
+                    attributes.push(wire::raw(attr::TOKEN, &token));
+                    (false, None)
+                }
+            };
             attributes.extend(v6.then(|| wire::family(2)));
+            attributes.extend(even.map(|bits| wire::raw(attr::EVEN_PORT, &[bits])));
             attributes.extend(lifetime(seconds));
             attributes
         }
-        Operation::Refresh { lifetime: seconds } => lifetime(seconds).into_iter().collect(),
+        Operation::Refresh { lifetime: seconds, v6 } => {
+            let family = v6.map(|v6| wire::family(if v6 { 2 } else { 1 }));
+            family.into_iter().chain(lifetime(seconds)).collect()
+        }
         Operation::Permit { peers } => {
             peers.iter().map(|&peer| Attr::Xor(attr::XPA, peer)).collect()
         }

@@ -3,15 +3,15 @@
 //!
 //! After every step it holds, by the names that failures give, that:
 //!
-//! - ports: every port of the pool is either free or an allocation's, never both, never lost;
-//! - quota: what the driver counts for a user is what the user holds;
+//! - ports: every port of the pool is free, reserved or an allocation's, and never lost;
+//! - quota: what the driver counts for a user is what the user holds and has reserved;
 //! - to peers: data leaves only from the sender's own relayed address, to an address that has a
 //!   permission and that the policy allows;
 //! - to clients: data arrives only from a peer that has a permission, in its channel if it has one;
 //! - amplification: without authentication the answer is at most 2.3 times the request;
 //! - liveness: the same allocations live here and in the model, none of them longer or shorter;
 //! - lifetimes: answers tell what is left, and the next timeout is the earliest expiry;
-//! - retransmissions: an Allocate, however often it is sent, names one relayed address;
+//! - retransmissions: an Allocate, however often it is sent, names one relayed address, and one token;
 //! - bindings: channels and peers are one to one, and the events tell every one of them;
 //! - answers: no more of them than requests;
 //! - caps: no allocation has more permissions or channels than are allowed;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::driver::Taken;
 use crate::wire::Txid;
 
 pub(crate) const DEFAULT_LIFETIME: u64 = 600;
@@ -39,18 +40,49 @@ pub(crate) struct Request {
     pub(crate) operation: Operation,
 }
 
+/// What an Allocate asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Port {
+    Any {
+        v6: bool,
+    },
+    Even {
+        v6: bool,
+    },
+    Pair {
+        v6: bool,
+    },
+    Reserved([u8; 8]),
+    /// Any port of each family.
+    Both,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    Allocate { lifetime: Option<u32>, v6: bool },
-    Refresh { lifetime: Option<u32> },
-    Permit { peers: Vec<SocketAddr> },
-    Bind { number: u16, peer: SocketAddr },
+    Allocate {
+        lifetime: Option<u32>,
+        port: Port,
+    },
+    /// Of the family named, or of all that there are.
+    Refresh {
+        lifetime: Option<u32>,
+        v6: Option<bool>,
+    },
+    Permit {
+        peers: Vec<SocketAddr>,
+    },
+    Bind {
+        number: u16,
+        peer: SocketAddr,
+    },
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Allocation {
     pub(crate) client: SocketAddr,
     pub(crate) relay: SocketAddr,
+    /// Of the next port.
+    pub(crate) token: Option<[u8; 8]>,
     pub(crate) user: &'static str,
     pub(crate) id: Txid,
     pub(crate) expires: u64,
@@ -99,8 +131,23 @@ impl Model {
         self.allocations.retain(|allocation| allocation.expires > ms);
     }
 
-    pub(crate) fn of_client(&mut self, client: SocketAddr) -> Option<&mut Allocation> {
-        self.allocations.iter_mut().find(|allocation| allocation.client == client)
+    /// Any allocation of a client.
+    pub(crate) fn of_client(&self, client: SocketAddr) -> Option<&Allocation> {
+        self.allocations.iter().find(|allocation| allocation.client == client)
+    }
+
+    /// The allocation of a client that has this family.
+    pub(crate) fn of_family(&mut self, client: SocketAddr, v6: bool) -> Option<&mut Allocation> {
+        let mut all = self.allocations.iter_mut();
+        all.find(|allocation| allocation.client == client && allocation.relay.is_ipv6() == v6)
+    }
+
+    /// The relayed addresses of a client, IPv4 first.
+    pub(crate) fn relays_of(&self, client: SocketAddr) -> Vec<SocketAddr> {
+        let own = self.allocations.iter().filter(|allocation| allocation.client == client);
+        let mut relays: Vec<_> = own.map(|allocation| allocation.relay).collect();
+        relays.sort();
+        relays
     }
 
     pub(crate) fn of_relay(&self, relay: SocketAddr) -> Option<&Allocation> {
@@ -135,19 +182,87 @@ impl Model {
         }
         Some(match &request.operation {
             Operation::Allocate { .. } => unreachable!("returned above"),
-            Operation::Refresh { lifetime: Some(0) } => {
-                self.allocations.retain(|other| other.client != request.from);
-                0
+            Operation::Refresh { lifetime, v6 } => {
+                self.refresh(request.from, *lifetime, *v6, clock.ms)
             }
-            Operation::Refresh { lifetime } => {
-                allocation.expires = clock.ms + granted(*lifetime) * 1000;
-                0
-            }
-            Operation::Permit { peers } => create_permission(allocation, peers, clock.ms),
+            Operation::Permit { peers } => self.permit(request.from, peers, clock.ms),
             Operation::Bind { number, peer } => {
-                channel_bind(allocation, (*number, *peer), clock.ms, channel_ms)
+                self.bind(request.from, (*number, *peer), clock.ms, channel_ms)
             }
         })
+    }
+
+    fn refresh(
+        &mut self,
+        client: SocketAddr,
+        lifetime: Option<u32>,
+        v6: Option<bool>,
+        ms: u64,
+    ) -> u16 {
+        let is_meant = |own: &Allocation| {
+            own.client == client && v6.is_none_or(|v6| own.relay.is_ipv6() == v6)
+        };
+        if !self.allocations.iter().any(is_meant) {
+            return 443;
+        }
+        if lifetime == Some(0) {
+            self.allocations.retain(|own| !is_meant(own));
+        }
+        for own in self.allocations.iter_mut().filter(|own| is_meant(own)) {
+            own.expires = ms + granted(lifetime) * 1000;
+        }
+        0
+    }
+
+    fn permit(&mut self, client: SocketAddr, peers: &[SocketAddr], ms: u64) -> u16 {
+        if peers.is_empty() {
+            return 400;
+        }
+        if peers.iter().any(|peer| self.of_family(client, peer.is_ipv6()).is_none()) {
+            return 443;
+        }
+        if !peers.iter().all(|&peer| may_permit(peer)) {
+            return 403;
+        }
+        let before = self.allocations.clone();
+        for v6 in [false, true] {
+            let own = peers.iter().filter(|peer| peer.is_ipv6() == v6);
+            let ips: Vec<IpAddr> = own.map(SocketAddr::ip).collect();
+            if !ips.is_empty() && !self.of_family(client, v6).unwrap().permit(&ips, ms) {
+                self.allocations = before;
+                return 508;
+            }
+        }
+        0
+    }
+
+    fn bind(
+        &mut self,
+        client: SocketAddr,
+        (number, peer): (u16, SocketAddr),
+        ms: u64,
+        lifetime: u64,
+    ) -> u16 {
+        if !(0x4000..=0x4FFF).contains(&number) {
+            return 400;
+        }
+        let all = self.allocations.iter().filter(|own| own.client == client);
+        let mut live = all.flat_map(|own| own.live_channels(ms));
+        if live.any(|(other, to)| (other == number) != (to == peer)) {
+            return 400;
+        }
+        let Some(allocation) = self.of_family(client, peer.is_ipv6()) else { return 443 };
+        if !may_reach(peer) {
+            return 403;
+        }
+        let live = allocation.live_channels(ms);
+        let is_new = !live.contains(&(number, peer));
+        if is_new && live.len() >= CHANNELS || !allocation.permit(&[peer.ip()], ms) {
+            return 508;
+        }
+        allocation.channels.retain(|&(other, _, expires)| expires > ms && other != number);
+        allocation.channels.push((number, peer, ms + lifetime));
+        0
     }
 
     /// Ends an Allocate for which the driver looked for a port.
@@ -155,28 +270,43 @@ impl Model {
         &mut self,
         request: &Request,
         clock: Clock,
-        port: Result<SocketAddr, u16>,
+        taken: Result<&Taken, u16>,
     ) -> u16 {
         self.expire(clock.ms);
         if let Some(allocation) = self.of_client(request.from) {
             return repeated(allocation, request);
         }
-        let Operation::Allocate { lifetime, v6 } = request.operation else { unreachable!() };
-        let relay = match port {
-            Ok(relay) => relay,
+        let Operation::Allocate { lifetime, port: wish } = request.operation else {
+            unreachable!()
+        };
+        let Taken { ports, token } = match taken {
+            Ok(taken) => taken,
             Err(code) => return code,
         };
-        assert_eq!(relay.is_ipv6(), v6, "the family that was asked for");
-        assert!(self.of_relay(relay).is_none(), "one port, one allocation");
-        self.allocations.push(Allocation {
-            client: request.from,
-            relay,
-            user: request.user,
-            id: request.id,
-            expires: clock.ms + granted(lifetime) * 1000,
-            permissions: Vec::new(),
-            channels: Vec::new(),
-        });
+        let first = ports[0];
+        let (v6, even) = (first.is_ipv6(), first.port().is_multiple_of(2));
+        match wish {
+            Port::Any { v6: wished } => assert_eq!(v6, wished, "the family that was asked for"),
+            Port::Even { v6: wished } | Port::Pair { v6: wished } => {
+                assert_eq!((v6, even), (wished, true), "an even port of this family");
+            }
+            Port::Reserved(_) => assert!(!even, "the upper port of a pair"),
+            Port::Both => {}
+        }
+        assert_eq!(token.is_some(), matches!(wish, Port::Pair { .. }));
+        for &relay in ports {
+            assert!(self.of_relay(relay).is_none(), "one port, one allocation");
+            self.allocations.push(Allocation {
+                client: request.from,
+                relay,
+                token: *token,
+                user: request.user,
+                id: request.id,
+                expires: clock.ms + granted(lifetime) * 1000,
+                permissions: Vec::new(),
+                channels: Vec::new(),
+            });
+        }
         0
     }
 
@@ -188,16 +318,19 @@ impl Model {
         ms: u64,
     ) -> Option<SocketAddr> {
         self.expire(ms);
-        let allocation = self.of_client(from)?;
-        let (_, peer) =
-            allocation.live_channels(ms).into_iter().find(|&(other, _)| other == number)?;
-        allocation.permits(peer.ip(), ms).then_some(peer)
+        let mut own = self.allocations.iter().filter(|own| own.client == from);
+        own.find_map(|own| {
+            let (_, peer) =
+                own.live_channels(ms).into_iter().find(|&(other, _)| other == number)?;
+            own.permits(peer.ip(), ms).then_some(peer)
+        })
     }
 
     /// Whether a Send reaches its peer.
     pub(crate) fn send(&mut self, from: SocketAddr, peer: SocketAddr, ms: u64) -> bool {
         self.expire(ms);
-        let permitted = self.of_client(from).is_some_and(|own| own.permits(peer.ip(), ms));
+        let own = self.of_family(from, peer.is_ipv6());
+        let permitted = own.is_some_and(|own| own.permits(peer.ip(), ms));
         permitted && may_reach(peer)
     }
 
@@ -216,48 +349,6 @@ fn repeated(allocation: &Allocation, request: &Request) -> u16 {
 
 pub(crate) fn granted(lifetime: Option<u32>) -> u64 {
     u64::from(lifetime.unwrap_or(0)).clamp(DEFAULT_LIFETIME, MAX_LIFETIME)
-}
-
-fn create_permission(allocation: &mut Allocation, peers: &[SocketAddr], ms: u64) -> u16 {
-    if peers.is_empty() {
-        return 400;
-    }
-    if peers.iter().any(|peer| peer.is_ipv6() != allocation.relay.is_ipv6()) {
-        return 443;
-    }
-    if !peers.iter().all(|&peer| may_permit(peer)) {
-        return 403;
-    }
-    let ips: Vec<IpAddr> = peers.iter().map(SocketAddr::ip).collect();
-    if allocation.permit(&ips, ms) { 0 } else { 508 }
-}
-
-fn channel_bind(
-    allocation: &mut Allocation,
-    (number, peer): (u16, SocketAddr),
-    ms: u64,
-    lifetime: u64,
-) -> u16 {
-    if !(0x4000..=0x4FFF).contains(&number) {
-        return 400;
-    }
-    let live = allocation.live_channels(ms);
-    if live.iter().any(|&(other, to)| (other == number) != (to == peer)) {
-        return 400;
-    }
-    if peer.is_ipv6() != allocation.relay.is_ipv6() {
-        return 443;
-    }
-    if !may_reach(peer) {
-        return 403;
-    }
-    let is_new = !live.contains(&(number, peer));
-    if is_new && live.len() >= CHANNELS || !allocation.permit(&[peer.ip()], ms) {
-        return 508;
-    }
-    allocation.channels.retain(|&(other, _, expires)| expires > ms && other != number);
-    allocation.channels.push((number, peer, ms + lifetime));
-    0
 }
 
 /// The hosts of this world that are public.

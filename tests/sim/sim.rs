@@ -8,15 +8,18 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use hairpin::stun::AddressFamily;
+use hairpin::stun::attribute::ReservationToken;
 use hairpin::turn::{
-    Allocated, AllocationId, Event, Now, PendingAllocation, RelayedAddress, Server, Verdict,
+    Allocated, AllocationId, Event, Now, PendingAllocation, PortWish, RelayedAddress, Server,
+    Verdict,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use crate::client::{Client, Intent};
 use crate::driver::Driver;
-use crate::model::{Clock, Model, Operation, Request};
+use crate::model::{Clock, Model, Operation, Port, Request};
 use crate::wire::{self, Parsed, Txid, attr};
 use scenario::{CLIENTS, PEERS, config, five_tuple, host};
 
@@ -55,6 +58,8 @@ pub(crate) struct Sim {
     network: Vec<Packet>,
     slow: Vec<Slow>,
     dead: Vec<AllocationId>,
+    /// All that any client was told.
+    tokens: Vec<[u8; 8]>,
     /// The bindings as the events tell them: number, peer, expiry for each allocation.
     mirror: BTreeMap<AllocationId, Vec<(u16, SocketAddr, Instant)>>,
     answers: BTreeMap<(usize, Txid), (u32, u32)>,
@@ -95,6 +100,7 @@ impl Sim {
             network: Vec::new(),
             slow: Vec::new(),
             dead: Vec::new(),
+            tokens: Vec::new(),
             mirror: BTreeMap::new(),
             answers: BTreeMap::new(),
             start,
@@ -244,11 +250,12 @@ impl Sim {
                 self.expect_dropped(client, intent);
             }
             Verdict::Reply => self.judge_reply(client, bytes.len(), intent, &reply),
-            Verdict::ToPeer { from: id, peer, payload } => {
+            Verdict::ToPeer { from: id, peer, payload, .. } => {
                 let (peer, data) = (peer.address(), bytes[payload].to_vec());
                 self.judge_to_peer(client, intent, id, peer, &data);
             }
             Verdict::ToClient { .. } => panic!("a client's packet went to a client"),
+            Verdict::Connect(_) | Verdict::BindConnection(_) => panic!("nobody connects here"),
             Verdict::ReplyFrom(origin) => panic!("a reply from {origin}, but discovery is off"),
             Verdict::Bind(pending) => {
                 let Some(Intent::Request(request)) = intent else {
@@ -268,20 +275,30 @@ impl Sim {
 
     fn finish_bind(&mut self, slow: Slow) {
         let Slow { pending, client, request, length } = slow;
-        let Operation::Allocate { v6, .. } = request.operation else { unreachable!() };
+        let Operation::Allocate { port: wish, .. } = request.operation else { unreachable!() };
         assert_eq!(pending.account(), request.user);
         self.server.handle_timeout(self.now());
         self.drain_events();
-        let port = self.driver.take(request.user, v6, &mut self.rng);
-        let expected = self.model.bound(&request, self.clock, port.map_err(|(_, code)| code));
-        let result = match port {
-            Ok(port) => Ok(Allocated { relayed: RelayedAddress(port), meter: None }),
-            Err((error, _)) => Err(error),
+        assert_eq!(wish_of(&pending), wish);
+        let taken = self.driver.take(request.user, wish, self.clock.ms, &mut self.rng);
+        let told = taken.as_ref().map_err(|&(_, code)| code);
+        let expected = self.model.bound(&request, self.clock, told);
+        let result = match &taken {
+            Ok(taken) => Ok(Allocated {
+                relayed: RelayedAddress(taken.ports[0]),
+                also: taken.ports.get(1).map(|&port| RelayedAddress(port)),
+                meter: None,
+                reservation: taken.token.map(ReservationToken),
+                tally: None,
+            }),
+            Err((error, _)) => Err(*error),
         };
         let mut reply = Vec::new();
         let id = self.server.allocated(pending, result, self.now(), &mut reply);
-        if let Ok(port) = port {
-            self.driver.settle(port, id, request.user);
+        if let Ok(taken) = taken {
+            let other = id.and_then(|id| self.server.other_family(id));
+            let ids: Vec<_> = id.into_iter().chain(other).collect();
+            self.driver.settle(taken, &ids, request.user);
         }
         self.drain_events();
         self.judge_answer(client, length, &request, expected, &reply);
@@ -316,6 +333,7 @@ impl Sim {
     /// The answer goes back over the network too, and may be lost.
     fn hear(&mut self, client: usize, reply: &Parsed) {
         self.note(&reply.bytes);
+        self.tokens.extend(reply.get(attr::TOKEN).map(|token| <[u8; 8]>::try_from(token).unwrap()));
         if !self.rng.random_bool(0.05) {
             self.clients[client].hear(reply, self.clock.unix);
         }
@@ -333,6 +351,7 @@ impl Sim {
                     channels.retain(|&(other, ..)| other != number.number());
                     channels.push((number.number(), peer.address(), expires));
                 }
+                Event::Connected { .. } => panic!("nobody connects here"),
                 Event::Closed { id, relayed, .. } => {
                     assert_eq!(self.driver.release(relayed.0), id);
                     self.mirror.remove(&id);
@@ -353,5 +372,17 @@ impl Sim {
             instant: self.start + Duration::from_millis(self.clock.ms),
             unix_secs: self.clock.unix.cast_unsigned(),
         }
+    }
+}
+
+/// What the server tells the driver, in the words of the model.
+fn wish_of(pending: &PendingAllocation) -> Port {
+    let v6 = pending.family() == AddressFamily::Ipv6;
+    match pending.port() {
+        PortWish::Any if pending.additional_family().is_some() => Port::Both,
+        PortWish::Any => Port::Any { v6 },
+        PortWish::Even => Port::Even { v6 },
+        PortWish::Pair => Port::Pair { v6 },
+        PortWish::Reserved(token) => Port::Reserved(token.0),
     }
 }

@@ -1,6 +1,6 @@
 //! Real sockets on loopback, on both paths. Timeouts only keep a lost datagram from hanging a test.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::*;
@@ -15,7 +15,7 @@ fn bound(address: &str) -> Socket {
 }
 
 fn to(socket: &Socket) -> Route<u8> {
-    Route { socket: 0, to: socket.local_addr().expect("bound"), from: None }
+    Route { socket: 0, to: socket.local_addr().expect("bound"), from: None, dont_fragment: false }
 }
 
 /// Flushes through one socket, and gives the reasons of what was dropped.
@@ -234,6 +234,27 @@ async fn a_reply_leaves_from_the_address_that_was_asked() {
             // The portable path leaves the source to the kernel.
             assert!(source.ip() == from || !BATCHES, "left from {source}");
         }
+    }
+}
+
+/// Alternately with and without: what the kernel is told before each, and in order all the same.
+#[tokio::test]
+async fn the_df_bit_is_set_on_what_asks_for_it_and_on_nothing_else() {
+    let (sender, receiver) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
+    let mut egress = Egress::new();
+    for number in 0..6 {
+        let route = Route { dont_fragment: number % 3 == 1, ..to(&receiver) };
+        egress.push_owned(route, &[number]);
+    }
+    assert_eq!(egress.runs.len(), 5, "datagrams with the bit and without share no run");
+    assert_eq!(flush(&mut egress, &[], &sender), []);
+    let expected: Vec<_> = (0..6).map(|number| vec![number]).collect();
+    assert_eq!(payloads(&receiver, 6).await, expected);
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
+    for whole in [true, false] {
+        egress.push_owned(Route { dont_fragment: whole, ..to(&receiver) }, b"x");
+        assert_eq!(flush(&mut egress, &[], &sender), []);
+        assert_eq!(sender.sets_dont_fragment(), whole);
     }
 }
 

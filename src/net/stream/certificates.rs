@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, mem};
 
 use arc_swap::ArcSwap;
+use openssl::ssl::SslContext;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -21,7 +22,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use crate::logging::escaped;
-use crate::net::clock;
+use crate::net::{clock, dtls};
 
 /// A chain of certificates is a few kilobytes; what is larger is another file.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -67,6 +68,8 @@ impl std::error::Error for LoadError {}
 /// A certificate with its key, ready to serve.
 pub struct Certificate {
     key: Arc<CertifiedKey>,
+    /// The same for DTLS.
+    dtls: SslContext,
     names: Vec<String>,
     not_after: u64,
 }
@@ -85,7 +88,8 @@ impl Pair {
     /// Reads a pair of files.
     ///
     /// # Errors
-    /// Where a file cannot be read, does not hold what it should, or they do not belong together.
+    /// Where a file cannot be read, does not hold what it should, they do not belong together, or
+    /// the certificate has expired.
     pub fn load(files: Files) -> Result<Self, LoadError> {
         // First, so that a change while they are read is seen as one later.
         let stamps = stamps(&files);
@@ -120,13 +124,18 @@ impl Certificate {
         }
         let key_der = PrivateKeyDer::from_pem_slice(&key_pem)
             .map_err(|_| fault(Part::Key, format!("{key:?} holds no private key")))?;
-        Self::new(chain, key_der).map_err(|error| match error {
+        let certificate = Self::new(chain, key_der).map_err(|error| match error {
             Unusable::Certificate(problem) => fault(Part::Cert, format!("{cert:?}: {problem}")),
             Unusable::Key(problem) => fault(Part::Key, format!("{key:?}: {problem}")),
             Unusable::Mismatch => {
                 fault(Part::Key, format!("{key:?} is not the key of the certificate in {cert:?}"))
             }
-        })
+        })?;
+        // No client accepts it, and what it would replace some still may.
+        if certificate.not_after < clock::now().unix_secs {
+            return Err(fault(Part::Cert, format!("the certificate in {cert:?} has expired")));
+        }
+        Ok(certificate)
     }
 
     fn new(
@@ -138,6 +147,7 @@ impl Certificate {
             .map_err(|error| Unusable::Certificate(format!("not a certificate: {error}")))?;
         let names = names(&parsed);
         let not_after = parsed.validity().not_after.timestamp().max(0) as u64;
+        let dtls = dtls::context(&chain, &key);
         let provider = aws_lc_rs::default_provider();
         let key = provider
             .key_provider
@@ -149,7 +159,9 @@ impl Certificate {
             Err(rustls::Error::InconsistentKeys(_)) => return Err(Unusable::Mismatch),
             Err(error) => return Err(Unusable::Certificate(error.to_string())),
         }
-        Ok(Self { key: Arc::new(key), names, not_after })
+        // Last: what is wrong with a pair is better told by the others.
+        let dtls = dtls.map_err(|error| Unusable::Certificate(error.to_string()))?;
+        Ok(Self { key: Arc::new(key), dtls, names, not_after })
     }
 
     fn self_signed(names: &[&str]) -> Result<Self, rcgen::Error> {
@@ -184,6 +196,11 @@ impl Certificate {
     #[must_use]
     pub fn der(&self) -> &[u8] {
         self.key.cert.first().map_or(&[], |own| own.as_ref())
+    }
+
+    /// What DTLS sessions begin with.
+    pub(in crate::net) fn dtls(&self) -> &SslContext {
+        &self.dtls
     }
 
     /// Whether it is for a host. A wildcard stands for one label, and not for a part of one.
@@ -276,7 +293,7 @@ impl Certificates {
             if which == Reload::Changed && before == stamps {
                 continue;
             }
-            match Certificate::load(files).map_err(|error| error.to_string()).and_then(unexpired) {
+            match Certificate::load(files) {
                 Ok(certificate) => {
                     info!(certificate = index, names = %escaped(&certificate.names.join(" ")),
                         "certificate replaced");
@@ -298,7 +315,11 @@ impl Certificates {
 
     /// Of several for one name, such as an RSA and an ECDSA one, the first that the client can
     /// verify.
-    fn choose(&self, host: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    pub(in crate::net) fn choose(
+        &self,
+        host: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<Certificate>> {
         let served = self.served.load();
         let named = |own: &&Arc<Certificate>| host.is_some_and(|host| own.is_for(host));
         let verifiable = |own: &&Arc<Certificate>| own.key.key.choose_scheme(schemes).is_some();
@@ -308,7 +329,7 @@ impl Certificates {
             .find(verifiable)
             .or_else(|| served.iter().find(named))
             .or_else(|| served.first());
-        chosen.map(|own| Arc::clone(&own.key))
+        chosen.map(Arc::clone)
     }
 
     /// What serves, in the order of the configuration.
@@ -329,20 +350,13 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(hello.server_name(), hello.signature_schemes())
+        let chosen = self.choose(hello.server_name(), hello.signature_schemes())?;
+        Some(Arc::clone(&chosen.key))
     }
 }
 
 fn served(pairs: &[Pair]) -> Vec<Arc<Certificate>> {
     pairs.iter().map(|pair| Arc::clone(&pair.certificate)).collect()
-}
-
-/// A certificate that no client accepts is no replacement for one that some may.
-fn unexpired(certificate: Certificate) -> Result<Certificate, String> {
-    match certificate.not_after < clock::now().unix_secs {
-        true => Err("the new certificate has expired".to_owned()),
-        false => Ok(certificate),
-    }
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {

@@ -6,13 +6,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
-use std::ops::Range;
+use std::net::{Shutdown, SocketAddr};
+use std::ops::{ControlFlow, Range};
 
+use rustls::ServerConnection;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::tls::Session;
+use super::opening::Opening;
+use super::proxy::Ends;
+use super::tls::{Agreed, Session};
 use crate::stun::{ChannelRange, framing};
 use crate::turn::{FiveTuple, Transport};
 
@@ -43,6 +47,16 @@ pub(in crate::net) enum Refused {
     Overrun,
 }
 
+/// A connection taken apart.
+pub(super) struct Parts {
+    pub(super) tcp: TcpStream,
+    pub(super) client: SocketAddr,
+    /// After its handshake.
+    pub(super) tls: Option<Box<ServerConnection>>,
+    /// What has been read and not used, without TLS.
+    pub(super) read: Vec<u8>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(in crate::net) struct Connection {
@@ -53,6 +67,10 @@ pub(in crate::net) struct Connection {
     /// The beginning of a message whose end has not arrived.
     incomplete: RefCell<Vec<u8>>,
     waiting: RefCell<Vec<u8>>,
+    /// Whether a flush is due at the end of the turn.
+    due: Cell<bool>,
+    /// Whether no whole message has come yet.
+    new: Cell<bool>,
     /// Whether the kernel would not take more.
     blocked: Cell<bool>,
     /// Whether the client has had its chances.
@@ -62,24 +80,56 @@ pub(in crate::net) struct Connection {
 }
 
 impl Connection {
-    /// Takes over an accepted connection.
-    pub(super) fn new(
-        tcp: TcpStream,
-        client: SocketAddr,
-        session: Option<Session>,
-    ) -> io::Result<Self> {
-        let server = tcp.local_addr()?;
-        Ok(Self {
+    /// Takes over an accepted connection between these two ends.
+    pub(super) fn new(tcp: TcpStream, ends: Ends, session: Option<Session>) -> Self {
+        Self {
             tcp,
-            client,
-            server,
+            client: ends.client,
+            server: ends.server,
             session: RefCell::new(session),
             incomplete: RefCell::default(),
             waiting: RefCell::default(),
+            due: Cell::new(false),
+            new: Cell::new(true),
             blocked: Cell::new(false),
             given_up: Cell::new(false),
             wake: Notify::new(),
-        })
+        }
+    }
+
+    /// What another server needs to go on with it. Nothing has been said to the client yet.
+    pub(super) fn into_parts(self) -> Parts {
+        let tls = self.session.into_inner().map(Session::into_inner);
+        Parts { tcp: self.tcp, client: self.client, tls, read: self.incomplete.into_inner() }
+    }
+
+    /// Whether no whole message has come yet.
+    pub(in crate::net) fn is_new(&self) -> bool {
+        self.new.get()
+    }
+
+    /// A whole message has come.
+    pub(in crate::net) fn has_spoken(&self) {
+        self.new.set(false);
+    }
+
+    /// Whether the TLS handshake is not over, or has failed.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.session.borrow().as_ref().is_some_and(Session::is_handshaking)
+    }
+
+    /// What the client speaks, of which these are the first bytes.
+    pub(in crate::net) fn opening(&self, bytes: &[u8]) -> Opening {
+        match self.session.borrow().as_ref().map(Session::agreed) {
+            Some(Agreed::Http) => Opening::Http,
+            None | Some(Agreed::Turn | Agreed::Nothing) => Opening::of(bytes),
+        }
+    }
+
+    /// Whether the client asked for TURN in its handshake. It gets nothing else then: somebody may
+    /// have led it here who knows that it speaks HTTP.
+    pub(super) fn asked_for_turn(&self) -> bool {
+        self.session.borrow().as_ref().is_some_and(|own| own.agreed() == Agreed::Turn)
     }
 
     /// What identifies the client.
@@ -164,8 +214,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Tells a TLS client that nothing follows. Nobody waits for it to hear that.
+    /// Makes a flush due, and tells whether none was.
+    pub(in crate::net) fn becomes_due(&self) -> bool {
+        !self.due.replace(true)
+    }
+
+    /// Tells a TLS client that nothing follows, unless it never came to a session. Nobody waits
+    /// for it to hear that.
     pub(super) fn close(&self) {
+        if self.is_handshaking() {
+            return;
+        }
         if let Some(session) = &mut *self.session.borrow_mut() {
             // An error means that the client has gone first.
             let _ = session.close(&self.tcp);
@@ -174,12 +233,9 @@ impl Connection {
 
     /// Writes as much of what waits as the kernel takes.
     pub(in crate::net) fn flush(&self) -> io::Result<()> {
+        self.due.set(false);
         let mut waiting = self.waiting.borrow_mut();
-        let written = match &mut *self.session.borrow_mut() {
-            None => write_all(&self.tcp, &waiting),
-            Some(session) => session.write(&self.tcp, &waiting),
-        };
-        let (written, blocked) = written?;
+        let (written, blocked) = self.write(&waiting)?;
         waiting.drain(..written);
         if waiting.is_empty() && waiting.capacity() > SPARE_MAX {
             *waiting = Vec::new();
@@ -190,11 +246,65 @@ impl Connection {
         self.blocked.set(blocked);
         Ok(())
     }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<(usize, bool)> {
+        match &mut *self.session.borrow_mut() {
+            None => write_all(&self.tcp, bytes),
+            Some(session) => session.write(&self.tcp, bytes),
+        }
+    }
+}
+
+/// The other life of a connection, after a ConnectionBind: bytes that are no messages
+/// (RFC 6062 §5.4). Nothing is dropped; who passes data on must wait until none waits.
+impl Connection {
+    /// Begins it; returns what has arrived behind the ConnectionBind.
+    pub(in crate::net) fn begin_data(&self) -> Vec<u8> {
+        if let Some(session) = &mut *self.session.borrow_mut() {
+            session.begin_data();
+        }
+        // A client that does not read for a while is alive nevertheless. An error means that the
+        // socket is lost, which shows soon.
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&self.tcp).set_tcp_user_timeout(None);
+        self.incomplete.take()
+    }
+
+    /// For waiting, and for options; not for data.
+    pub(in crate::net) fn socket(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Whether some of what was passed on has not left.
+    pub(in crate::net) fn has_waiting(&self) -> bool {
+        self.blocked.get() || !self.waiting.borrow().is_empty()
+    }
+
+    /// Passes on data when none waits. What the kernel does not take waits.
+    pub(in crate::net) fn pass(&self, data: &[u8]) -> io::Result<()> {
+        let (written, blocked) = self.write(data)?;
+        self.waiting.borrow_mut().extend_from_slice(&data[written..]);
+        self.blocked.set(blocked);
+        Ok(())
+    }
+
+    /// Says that nothing follows; false where that has to wait for room.
+    pub(in crate::net) fn finish(&self) -> io::Result<bool> {
+        if let Some(session) = &mut *self.session.borrow_mut() {
+            session.say_end();
+        }
+        self.flush()?;
+        if self.has_waiting() {
+            return Ok(false);
+        }
+        SockRef::from(&self.tcp).shutdown(Shutdown::Write)?;
+        Ok(true)
+    }
 }
 
 /// Writes until all is written or the kernel takes no more; returns how much, and whether it is
 /// the latter.
-pub(super) fn write_all(tcp: &TcpStream, bytes: &[u8]) -> io::Result<(usize, bool)> {
+pub(in crate::net) fn write_all(tcp: &TcpStream, bytes: &[u8]) -> io::Result<(usize, bool)> {
     let mut written = 0;
     while written < bytes.len() {
         match tcp.try_write(&bytes[written..]) {
@@ -207,20 +317,56 @@ pub(super) fn write_all(tcp: &TcpStream, bytes: &[u8]) -> io::Result<(usize, boo
     Ok((written, false))
 }
 
-/// Splits what was read into whole frames; returns where the rest begins. An error means that the
+/// Splits what was read into whole frames, until `each` has seen enough; returns where the rest
+/// begins. An error means that the
 /// stream cannot be read any further.
 pub(in crate::net) fn split_frames(
     bytes: &[u8],
     channels: ChannelRange,
-    mut each: impl FnMut(Range<usize>),
+    mut each: impl FnMut(Range<usize>) -> ControlFlow<()>,
 ) -> Result<usize, crate::stun::ParseError> {
     let mut at = 0;
     while let Some(length) = framing::frame_len(&bytes[at..], channels)? {
         if at + length > bytes.len() {
             break;
         }
-        each(at..at + length);
-        at += length;
+        let frame = at..at + length;
+        at = frame.end;
+        if each(frame).is_break() {
+            break;
+        }
     }
     Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flush_is_due_once_however_much_is_pushed() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let client = TcpStream::connect(server).await.unwrap();
+        let (accepted, from) = listener.accept().await.unwrap();
+        let connection = Connection::new(accepted, Ends { client: from, server }, None);
+        for turn in 0..3_u8 {
+            let due = (0..100).filter(|_| {
+                connection.push(&[turn], &[turn], 2, Importance::Data).unwrap();
+                connection.becomes_due()
+            });
+            assert_eq!(due.count(), 1, "turn {turn}");
+            connection.flush().unwrap();
+            let mut received = Vec::new();
+            while received.len() < 400 {
+                client.readable().await.unwrap();
+                let mut bytes = [0; 400];
+                let read = client.try_read(&mut bytes).unwrap_or(0);
+                received.extend_from_slice(&bytes[..read]);
+            }
+            assert_eq!(received, [turn, turn, 0, 0].repeat(100));
+        }
+    }
 }

@@ -62,6 +62,11 @@ impl RecvBatch {
         &self.buffer
     }
 
+    /// The same, for what is decrypted in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
     /// The datagrams of the last [`Socket::recv`](super::Socket::recv), in the order of arrival.
     #[must_use]
     pub fn datagrams(&self) -> &[Datagram] {

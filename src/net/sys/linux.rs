@@ -18,12 +18,14 @@ use super::outgoing::Outgoing;
 use super::{Options, error};
 use crate::turn::stats::DropReason;
 
+mod affinity;
 mod cmsg;
 mod interfaces;
 mod name;
 mod receive;
 mod send;
 
+pub use affinity::pin;
 pub use interfaces::interface_addresses;
 pub(in crate::net::sys) use receive::ReceiveHeaders;
 pub(in crate::net) use send::SendScratch;
@@ -33,10 +35,15 @@ use send::{Form, Messages};
 /// of them must be split.
 const SEND_RUNS: usize = 64;
 
+/// Each socket has a mode for it.
+pub const SETS_DONT_FRAGMENT: bool = true;
+
 /// A bound UDP socket.
 #[derive(Debug)]
 pub struct Socket {
     socket: UdpSocket,
+    /// Whether what it sends has the DF bit set.
+    dont_fragment: Cell<bool>,
     /// Whether runs leave in one piece; off for good once kernel or device have refused.
     segmentation: Cell<bool>,
 }
@@ -68,7 +75,8 @@ impl Socket {
         let segmentation = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         socket.bind(&SockAddr::from(address))?;
         let socket = UdpSocket::from_std(socket.into())?;
-        Ok(Self { socket, segmentation: Cell::new(segmentation) })
+        let segmentation = Cell::new(segmentation);
+        Ok(Self { socket, dont_fragment: Cell::new(false), segmentation })
     }
 
     /// The address it is bound to.
@@ -110,13 +118,18 @@ impl Socket {
         }
     }
 
-    /// Sends `outgoing`, and tells the reason for each datagram that could not leave.
+    /// Sends `outgoing`, all of it with the DF bit or without, and tells the reason for each datagram that could not leave.
     pub(in crate::net) fn send<K>(
         &self,
         outgoing: &Outgoing<'_, K>,
         scratch: &mut SendScratch,
         dropped: &mut impl FnMut(DropReason),
     ) {
+        let whole = outgoing.runs.first().is_some_and(|run| run.route.dont_fragment);
+        if self.set_dont_fragment(whole).is_err() {
+            let all = outgoing.runs.iter().map(|run| run.datagrams).sum();
+            return (0..all).for_each(|_| dropped(DropReason::SendFailed));
+        }
         for mut runs in outgoing.runs.chunks(SEND_RUNS) {
             while !runs.is_empty() {
                 let form = if self.segmentation.get() { Form::Runs } else { Form::Datagrams };
@@ -128,6 +141,18 @@ impl Socket {
                 runs = &runs[refused + 1..];
             }
         }
+    }
+
+    /// Sets the DF bit on what follows, or no longer. Does not look at what the kernel believes of
+    /// the path: whoever asks for it wants to find out.
+    fn set_dont_fragment(&self, whole: bool) -> io::Result<()> {
+        if self.dont_fragment.get() == whole {
+            return Ok(());
+        }
+        let mode = if whole { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
+        set(self.socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode)?;
+        self.dont_fragment.set(whole);
+        Ok(())
     }
 
     /// Sends in order. Stops at a run that must be split, and tells which one it is.
@@ -183,6 +208,17 @@ impl Socket {
     /// otherwise never see.
     pub(in crate::net) fn report_icmp(&self) {
         set(self.socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1).expect("IPv4 socket");
+    }
+
+    /// What the kernel says that it does.
+    pub(in crate::net) fn sets_dont_fragment(&self) -> bool {
+        let (mut value, mut size) = (0 as c_int, mem::size_of::<c_int>() as libc::socklen_t);
+        let (level, option) = (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
+        let (fd, at) = (self.socket.as_raw_fd(), (&raw mut value).cast());
+        // SAFETY: the kernel writes `size` bytes at most to `value`, and their number to `size`.
+        let failed = unsafe { libc::getsockopt(fd, level, option, at, &raw mut size) };
+        assert_eq!(failed, 0);
+        value == libc::IP_PMTUDISC_PROBE
     }
 }
 

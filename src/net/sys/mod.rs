@@ -11,6 +11,11 @@ use socket2::{Domain, Protocol, SockAddr, Type};
 
 mod batch;
 mod error;
+#[cfg_attr(
+    all(target_os = "linux", target_env = "gnu"),
+    expect(unsafe_code, reason = "malloc_trim has no safe wrapper in use here")
+)]
+mod heap;
 mod outgoing;
 #[cfg(test)]
 mod tests;
@@ -30,10 +35,11 @@ use linux as platform;
 use portable as platform;
 
 pub use batch::{Datagram, RecvBatch};
+pub(super) use heap::trim;
 pub use outgoing::Route;
 pub(super) use outgoing::{Outgoing, Run, Segment};
 pub(super) use platform::SendScratch;
-pub use platform::{Socket, interface_addresses};
+pub use platform::{SETS_DONT_FRAGMENT, Socket, interface_addresses, pin};
 
 /// How a socket is bound.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -17,6 +17,8 @@ pub struct Route<K> {
     /// The source address, for sockets bound to a wildcard. Absent: the kernel chooses. The
     /// portable path always leaves it to the kernel.
     pub from: Option<IpAddr>,
+    /// With the DF bit set; only over IPv4, and not on the portable path.
+    pub dont_fragment: bool,
 }
 
 /// One datagram: `header` of the arena, `payload` of what was received, then zeros.

@@ -15,6 +15,9 @@ use super::outgoing::{Outgoing, Segment};
 use super::{InterfaceAddress, Options, error};
 use crate::turn::stats::DropReason;
 
+/// std has no way to set the DF bit.
+pub const SETS_DONT_FRAGMENT: bool = false;
+
 /// Nothing to keep for receiving.
 #[derive(Debug)]
 pub(super) struct ReceiveHeaders;
@@ -132,4 +135,9 @@ impl SendScratch {
 /// those it is told.
 pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
     Ok(Vec::new())
+}
+
+/// Keeping a thread on one core is not portable.
+pub fn pin(_: usize) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }

@@ -139,7 +139,7 @@ async fn an_icmp_error_does_not_hide_what_arrived() {
     socket.report_icmp();
     let closed = bound().local_addr().expect("bound");
     let segments = [Segment { header: 0..0, payload: 0..0, padding: 0, next: None }];
-    let route = Route { socket: (), to: closed, from: None };
+    let route = Route { socket: (), to: closed, from: None, dont_fragment: false };
     let runs = [Run { route, size: 0, total: 0, datagrams: 1, first: 0, last: 0 }];
     let outgoing = Outgoing { runs: &runs, segments: &segments, arena: &[], received: &[] };
     for number in 0..3 {
@@ -163,7 +163,7 @@ async fn a_refused_run_leaves_as_single_datagrams() {
         next,
     };
     let segments = [segment(0, Some(1)), segment(1, Some(2)), segment(2, None), segment(3, None)];
-    let route = Route { socket: (), to, from: None };
+    let route = Route { socket: (), to, from: None, dont_fragment: false };
     let run =
         |total, datagrams, first, last| Run { route, size: 30_000, total, datagrams, first, last };
     let runs = [run(90_000, 3, 0, 2), run(30_000, 1, 3, 3)];
@@ -194,7 +194,7 @@ async fn a_datagram_the_kernel_forbids_is_counted_and_the_next_one_leaves() {
     };
     let segments = [segment(0), segment(1), segment(2)];
     let run = |to, index| Run {
-        route: Route { socket: (), to, from: None },
+        route: Route { socket: (), to, from: None, dont_fragment: false },
         size: 3,
         total: 3,
         datagrams: 1,

@@ -39,6 +39,7 @@ fn fixed_length_attributes_refuse_every_other_length() {
     has_exactly::<RequestedTransport>(4, 17);
     has_exactly::<DontFragment>(0, 0);
     has_exactly::<ReservationToken>(8, 1);
+    has_exactly::<ConnectionId>(4, 1);
     has_exactly::<Icmp>(8, 1);
     has_exactly::<UserHash>(32, 1);
     has_exactly::<ChannelNumberAttribute>(4, 0x40);
@@ -78,6 +79,7 @@ fn types_have_the_numbers_of_the_registry() {
         (0x0022, ReservationToken::TYPE),
         (0x0024, AttributeType::PRIORITY),
         (0x0025, AttributeType::USE_CANDIDATE),
+        (0x002A, ConnectionId::TYPE),
         (0x8000, AdditionalAddressFamily::TYPE),
         (0x8001, AddressErrorCode::TYPE),
         (0x8002, PasswordAlgorithms::TYPE),

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use super::{Reject, Request};
 use crate::stun::attribute::{
-    AdditionalAddressFamily, AttributeType, EvenPort, Lifetime, RequestedTransport,
-    ReservationToken, XorMappedAddress, XorRelayedAddress,
+    AdditionalAddressFamily, AddressErrorCode, AttributeType, DontFragment, EvenPort, Lifetime,
+    RequestedTransport, ReservationToken, XorMappedAddress, XorRelayedAddress,
 };
 use crate::stun::{AddressFamily, Code, Message, TransactionId};
 use crate::turn::Now;
-use crate::turn::allocation::{Allocation, AllocationId, FiveTuple, RelayedAddress};
+use crate::turn::allocation::{Allocation, AllocationId, FiveTuple, PeerTransport, RelayedAddress};
 use crate::turn::auth::User;
+use crate::turn::connections::{PeerConnections, Tally};
 use crate::turn::event::Event;
 use crate::turn::limits::Meter;
 use crate::turn::policy;
@@ -32,9 +33,27 @@ pub struct PendingAllocation {
     user: User,
     transaction_id: TransactionId,
     has_fingerprint: bool,
+    peers: PeerTransport,
     family: AddressFamily,
-    even_port: bool,
+    /// Whether ADDITIONAL-ADDRESS-FAMILY asks for IPv6 as well.
+    dual: bool,
+    /// Whether IPv6 is relayed at all.
+    relays_ipv6: bool,
+    port: PortWish,
     lifetime: Duration,
+}
+
+/// What the port of a relayed address must be like.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PortWish {
+    /// Any number will do.
+    Any,
+    /// An even number (RFC 8656 §18.7).
+    Even,
+    /// An even number, and the next one reserved for another allocation.
+    Pair,
+    /// The one that is reserved under this token, on whatever address (RFC 8656 §18.10).
+    Reserved(ReservationToken),
 }
 
 impl PendingAllocation {
@@ -45,16 +64,35 @@ impl PendingAllocation {
         self.user.account()
     }
 
-    /// The family the relayed address must have.
+    /// What the relayed address must speak.
+    #[must_use]
+    pub fn peers(&self) -> PeerTransport {
+        self.peers
+    }
+
+    /// The name its connections are bound by, all of it; untrusted text.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        &self.user.name
+    }
+
+    /// The family the relayed address must have; what is reserved has the one it has.
     #[must_use]
     pub fn family(&self) -> AddressFamily {
         self.family
     }
 
-    /// Whether the relayed address must have an even port.
+    /// The family of a second relayed address, where the client asks for both and the server has
+    /// both. One of the two will do.
     #[must_use]
-    pub fn wants_even_port(&self) -> bool {
-        self.even_port
+    pub fn additional_family(&self) -> Option<AddressFamily> {
+        (self.dual && self.relays_ipv6).then_some(AddressFamily::Ipv6)
+    }
+
+    /// What its port must be like.
+    #[must_use]
+    pub fn port(&self) -> PortWish {
+        self.port
     }
 
     /// The client.
@@ -68,8 +106,15 @@ impl PendingAllocation {
 pub struct Allocated {
     /// The address of the bound relay socket.
     pub relayed: RelayedAddress,
+    /// That of a second one, of the other family, where [`PendingAllocation::additional_family`]
+    /// asks for it and it could be had.
+    pub also: Option<RelayedAddress>,
     /// The user's bandwidth, where it is limited.
     pub meter: Option<Arc<dyn Meter>>,
+    /// Of the next port, where [`PortWish::Pair`] was asked for.
+    pub reservation: Option<ReservationToken>,
+    /// What its connections relay, of an allocation for TCP.
+    pub tally: Option<Arc<dyn Tally>>,
 }
 
 impl fmt::Debug for Allocated {
@@ -81,7 +126,7 @@ impl fmt::Debug for Allocated {
 /// Why the driver could not obtain a relay socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AllocateError {
-    /// No port, no descriptor, or the server holds as many allocations as it may.
+    /// No port, no such reservation, no descriptor, or the server holds as many allocations as it may.
     NoCapacity,
     /// The user holds as many allocations as it may.
     QuotaReached,
@@ -117,26 +162,43 @@ impl Server {
             return Err(Reject::Code(Code::Forbidden));
         }
         // (3)
-        let transport = request.message.read::<RequestedTransport>()?.ok_or(Code::BadRequest)?;
-        if transport != RequestedTransport::UDP {
-            return Err(Reject::Code(Code::UnsupportedTransport));
-        }
-        // (4) is DONT-FRAGMENT, an unknown attribute here, and so answered with 420 already
+        let peers = self.requested_transport(request)?;
+        // (4): not understood, it has been answered with 420 already
+        request.message.read::<DontFragment>()?;
         let message = &request.message;
-        check_reservation(message)?;
-        let family = self.requested_family(message)?;
-        let even_port = wants_even_port(message)?;
-        check_additional_family(message)?;
+        let (family, port) = match reservation(message)? {
+            Some(token) => (AddressFamily::Ipv4, PortWish::Reserved(token)),
+            None => (self.requested_family(message)?, port_wish(message)?),
+        };
+        let dual = wants_both_families(message)?;
         let lifetime = self.config.limits.lifetime(request.message.read::<Lifetime>()?);
+        // (11), but what is reserved here is nowhere else
+        if let (Some(server), false) =
+            (self.alternate(request), matches!(port, PortWish::Reserved(_)))
+        {
+            return Err(Reject::Elsewhere(server));
+        }
         Ok(Outcome::Pending(PendingAllocation {
             from: request.from,
             user: request.user.clone(),
             transaction_id: id,
             has_fingerprint: request.message.has_fingerprint(),
+            peers,
             family,
-            even_port,
+            dual,
+            relays_ipv6: self.policy.relays(AddressFamily::Ipv6),
+            port,
             lifetime,
         }))
+    }
+
+    /// Where the client is to go instead: of the family it has come by (RFC 8489 §14.15), and the
+    /// same for each retransmission.
+    fn alternate(&self, request: &Request<'_>) -> Option<SocketAddr> {
+        let is_ipv4 = request.from.client.is_ipv4();
+        let alternates = || self.config.alternates.iter().filter(|to| to.is_ipv4() == is_ipv4);
+        let [.., last] = request.message.transaction_id().0;
+        alternates().nth(usize::from(last).checked_rem(alternates().count())?).copied()
     }
 
     /// The allocation that the request, a retransmission, has made already; 437 where another
@@ -154,6 +216,26 @@ impl Server {
         } else {
             Err(Reject::Code(Code::AllocationMismatch))
         }
+    }
+
+    /// Step (3), and all that is different where it is TCP (RFC 6062 §5.1).
+    fn requested_transport(&self, request: &Request<'_>) -> Result<PeerTransport, Reject> {
+        let message = &request.message;
+        match message.read::<RequestedTransport>()?.ok_or(Code::BadRequest)? {
+            RequestedTransport::UDP => return Ok(PeerTransport::Udp),
+            RequestedTransport::TCP if self.config.tcp_relay => {}
+            _ => return Err(Reject::Code(Code::UnsupportedTransport)),
+        }
+        let only_udp = [
+            AttributeType::DONT_FRAGMENT,
+            AttributeType::EVEN_PORT,
+            AttributeType::RESERVATION_TOKEN,
+        ];
+        let is_stream = request.from.transport.is_stream();
+        if !is_stream || only_udp.into_iter().any(|kind| message.has(kind)) {
+            return Err(Reject::Code(Code::BadRequest));
+        }
+        Ok(PeerTransport::Tcp)
     }
 
     /// Steps (6) and (7). Without REQUESTED-ADDRESS-FAMILY it is IPv4; a family byte that does not
@@ -187,11 +269,12 @@ impl Server {
         reply: &mut Vec<u8>,
     ) -> Option<AllocationId> {
         let PendingAllocation { from, user, transaction_id, has_fingerprint, lifetime, .. } =
-            pending;
+            &pending;
+        let (from, transaction_id) = (*from, *transaction_id);
         let answer = Answer {
             method: crate::stun::Method::Allocate,
             transaction_id,
-            has_fingerprint,
+            has_fingerprint: *has_fingerprint,
             from,
             signer: Some(user.signer),
             now,
@@ -199,7 +282,7 @@ impl Server {
         self.handle_timeout(now);
         // While the driver was binding, the client may have repeated itself, or asked anew, and
         // have its allocation by now. A second one would leave the first without its client.
-        match self.existing_allocation(&from, transaction_id, &user) {
+        match self.existing_allocation(&from, transaction_id, user) {
             Ok(None) => {}
             Ok(Some(existing)) => {
                 self.confirm_allocation(&answer, existing, reply);
@@ -210,27 +293,47 @@ impl Server {
                 return None;
             }
         }
-        let Allocated { relayed, meter } = match result {
+        let allocated = match result {
             Ok(allocated) => allocated,
             Err(error) => {
                 self.refuse(&answer, &Reject::Code(error.code()), reply);
                 return None;
             }
         };
-        let mut allocation = Allocation::new(
-            from,
-            relayed,
-            user.name.clone(),
-            transaction_id,
-            now.instant,
-            lifetime,
-        );
-        allocation.meter = meter;
-        let id = self.allocations.insert(allocation);
-        self.stats.allocation_opened(from.transport);
-        self.events.push_back(Event::Opened { id, client: from, relayed, username: user.name });
+        let half = |relayed| {
+            let name = user.name.clone();
+            let mut half =
+                Allocation::new(from, relayed, name, transaction_id, now.instant, *lifetime);
+            half.meter = allocated.meter.clone();
+            half
+        };
+        let mut first = half(allocated.relayed);
+        first.reservation = allocated.reservation;
+        first.missing = pending.missing(&allocated);
+        if pending.peers == PeerTransport::Tcp {
+            first.connections = Some(Box::new(PeerConnections::new(allocated.tally)));
+        }
+        let id = self.allocations.insert(first);
+        if let Some(also) = allocated.also {
+            self.allocations.insert_sibling(id, half(also));
+        }
+        self.tell_opened(id);
         self.confirm_allocation(&answer, id, reply);
         Some(id)
+    }
+
+    fn tell_opened(&mut self, id: AllocationId) {
+        for id in self.allocations.halves(id) {
+            let Some(half) = self.allocations.get(id) else { continue };
+            let (client, relayed) = (half.client, half.relayed);
+            let username = half.username.clone();
+            self.stats.allocation_opened(client.transport);
+            self.events.push_back(Event::Opened { id, client, relayed, username });
+        }
+    }
+
+    fn relayed_of_sibling(&self, id: AllocationId) -> Option<RelayedAddress> {
+        Some(self.allocations.get(self.allocations.sibling(id)?)?.relayed)
     }
 
     /// The success response of RFC 8656 §7.2, the same for the first request and each
@@ -242,45 +345,78 @@ impl Server {
         reply: &mut Vec<u8>,
     ) {
         let Some(allocation) = self.allocations.get(id) else { return };
-        let RelayedAddress(relayed) = allocation.relayed;
+        let mut relayed = [Some(allocation.relayed), self.relayed_of_sibling(id)];
+        // IPv4 first, None last.
+        relayed
+            .sort_by_key(|relayed| relayed.map_or(2, |RelayedAddress(it)| u8::from(it.is_ipv6())));
+        let relayed =
+            relayed.map(|relayed| relayed.map(|RelayedAddress(it)| XorRelayedAddress(it)));
+        let missing = allocation.missing;
         let left = allocation.time_to_expiry(answer.now.instant);
         let lifetime = Lifetime(left.as_millis().div_ceil(1000) as u32);
+        let reservation = allocation.reservation;
         let client: SocketAddr = answer.from.client;
         self.succeed(answer, reply, |builder| {
-            builder.put(&XorRelayedAddress(relayed)).put(&lifetime).put(&XorMappedAddress(client))
+            builder
+                .put_some(relayed[0].as_ref())
+                .put_some(relayed[1].as_ref())
+                .put_some(missing.as_ref())
+                .put(&lifetime)
+                .put_some(reservation.as_ref())
+                .put(&XorMappedAddress(client))
         });
     }
 }
 
-/// Step (5). Ports are not reserved here, so every token is invalid.
-fn check_reservation(message: &Message<'_>) -> Result<(), Reject> {
-    if message.read::<ReservationToken>()?.is_none() {
-        return Ok(());
+impl PendingAllocation {
+    /// Step (9): what a dual allocation lacks, and why.
+    fn missing(&self, allocated: &Allocated) -> Option<AddressErrorCode> {
+        if !self.dual || allocated.also.is_some() {
+            return None;
+        }
+        let family = match AddressFamily::of(allocated.relayed.0.ip()) {
+            AddressFamily::Ipv4 => AddressFamily::Ipv6,
+            AddressFamily::Ipv6 => AddressFamily::Ipv4,
+        };
+        let code = match self.relays_ipv6 {
+            true => Code::InsufficientCapacity,
+            false => Code::AddressFamilyNotSupported,
+        };
+        Some(AddressErrorCode { family, number: code.number() })
     }
+}
+
+/// Step (5). Whether the token is good for anything, the driver knows.
+fn reservation(message: &Message<'_>) -> Result<Option<ReservationToken>, Reject> {
+    let Some(token) = message.read::<ReservationToken>()? else { return Ok(None) };
     let clash = [
         AttributeType::EVEN_PORT,
         AttributeType::REQUESTED_ADDRESS_FAMILY,
         AttributeType::ADDITIONAL_ADDRESS_FAMILY,
     ];
-    let clashes = clash.into_iter().any(|kind| message.has(kind));
-    Err(Reject::Code(if clashes { Code::BadRequest } else { Code::InsufficientCapacity }))
-}
-
-/// Step (8). Ports are not reserved here, so no pair can be had.
-fn wants_even_port(message: &Message<'_>) -> Result<bool, Reject> {
-    let Some(EvenPort { reserve }) = message.read()? else { return Ok(false) };
-    if !reserve {
-        return Ok(true);
+    if clash.into_iter().any(|kind| message.has(kind)) {
+        return Err(Reject::Code(Code::BadRequest));
     }
-    let additional = message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
-    Err(Reject::Code(if additional { Code::BadRequest } else { Code::InsufficientCapacity }))
+    Ok(Some(token))
 }
 
-/// Step (9). ADDITIONAL-ADDRESS-FAMILY must make sense, and is otherwise an optional attribute that
-/// is not understood.
-fn check_additional_family(message: &Message<'_>) -> Result<(), Reject> {
+/// Step (8).
+fn port_wish(message: &Message<'_>) -> Result<PortWish, Reject> {
     match message.read()? {
+        None => Ok(PortWish::Any),
+        Some(EvenPort { reserve: false }) => Ok(PortWish::Even),
+        Some(EvenPort { reserve: true }) => {
+            let dual = message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
+            if dual { Err(Reject::Code(Code::BadRequest)) } else { Ok(PortWish::Pair) }
+        }
+    }
+}
+
+/// Step (9). IPv4 need not be asked for: it is the one that IPv6 is added to.
+fn wants_both_families(message: &Message<'_>) -> Result<bool, Reject> {
+    match message.read()? {
+        None => Ok(false),
         Some(AdditionalAddressFamily(AddressFamily::Ipv4)) => Err(Reject::Code(Code::BadRequest)),
-        Some(AdditionalAddressFamily(AddressFamily::Ipv6)) | None => Ok(()),
+        Some(AdditionalAddressFamily(AddressFamily::Ipv6)) => Ok(true),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Reject, is_understood, refuse_unknown};
+use super::{Reject, refuse_unknown};
 use crate::stun::attribute::{
     AttributeType, ChangeRequest, MappedAddress, OtherAddress, Padding, ResponseOrigin,
     XorMappedAddress,
@@ -67,7 +67,7 @@ impl Server {
         refuse_unknown(message, |kind| match kind {
             AttributeType::CHANGE_REQUEST => may_change,
             AttributeType::PADDING => other.is_some(),
-            _ => is_understood(kind),
+            _ => self.understands(kind),
         })?;
         let mut bound = Bound { mapped: from.client, discovered: None };
         let (Some(discovery), Some(other)) = (discovery, other) else { return Ok(bound) };

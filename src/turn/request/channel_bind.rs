@@ -3,6 +3,7 @@
 use super::{Reject, Request};
 use crate::stun::attribute::{ChannelNumberAttribute, XorPeerAddress};
 use crate::stun::{AddressFamily, Code};
+use crate::turn::allocation::PeerTransport;
 use crate::turn::event::Event;
 use crate::turn::policy::Port;
 use crate::turn::server::Server;
@@ -10,17 +11,21 @@ use crate::turn::server::Server;
 impl Server {
     /// RFC 8656 §12.2. Binding the same pair again renews channel and permission.
     pub(in crate::turn) fn channel_bind(&mut self, request: &Request<'_>) -> Result<(), Reject> {
-        let id = self.allocation_of(request)?;
+        let id = self.allocation_over(PeerTransport::Udp, request)?;
         let number = request.message.read()?;
         let ChannelNumberAttribute(number) = number.ok_or(Code::BadRequest)?;
         let number = self.config.channels.number(number.number())?;
         let XorPeerAddress(peer) = request.message.read()?.ok_or(Code::BadRequest)?;
         let now = request.now.instant;
-        let allocation = self.allocations.get_mut(id).ok_or(Code::AllocationMismatch)?;
-        allocation.check_channel(number, peer, now).map_err(|_| Code::BadRequest)?;
-        if AddressFamily::of(peer.ip()) != allocation.family() {
-            return Err(Reject::Code(Code::PeerAddressFamilyMismatch));
+        // The numbers are the client's, and so those of both halves of a dual allocation.
+        for half in self.allocations.halves(id).filter_map(|half| self.allocations.get(half)) {
+            half.check_channel(number, peer, now).map_err(|_| Code::BadRequest)?;
         }
+        let id = self
+            .allocations
+            .of_family(id, AddressFamily::of(peer.ip()))
+            .ok_or(Code::PeerAddressFamilyMismatch)?;
+        let allocation = self.allocations.get_mut(id).ok_or(Code::AllocationMismatch)?;
         let peer = self.policy.admit(peer, Port::Exact)?;
         let limits = &self.config.limits;
         // Room for both before either is there: a request that is refused changes nothing.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{Reject, Request};
 use crate::stun::attribute::XorPeerAddress;
 use crate::stun::{AddressFamily, Code, Malformed};
+use crate::turn::allocation::AllocationId;
 use crate::turn::event::Event;
 use crate::turn::policy::Port;
 use crate::turn::server::Server;
@@ -24,27 +25,34 @@ impl Server {
         if peers.is_empty() {
             return Err(Reject::Code(Code::BadRequest));
         }
-        let allocation = self.allocations.get_mut(id).ok_or(Code::AllocationMismatch)?;
-        let family = allocation.family();
-        if peers.iter().any(|peer| AddressFamily::of(peer.ip()) != family) {
-            return Err(Reject::Code(Code::PeerAddressFamilyMismatch));
+        let mut by_half: Vec<(AllocationId, Vec<IpAddr>)> = Vec::new();
+        for peer in &peers {
+            let half = self.allocations.of_family(id, AddressFamily::of(peer.ip()));
+            let half = half.ok_or(Code::PeerAddressFamilyMismatch)?;
+            match by_half.iter_mut().find(|(other, _)| *other == half) {
+                Some((_, ips)) => ips.push(peer.ip()),
+                None => by_half.push((half, vec![peer.ip()])),
+            }
         }
         for &peer in &peers {
             self.policy.admit(peer, Port::Any)?;
         }
-        let mut ips: Vec<IpAddr> = peers.iter().map(|peer| peer.ip()).collect();
-        ips.sort_unstable();
-        ips.dedup();
-        let limits = &self.config.limits;
-        let expires = allocation
-            .permit(
-                &ips,
-                request.now.instant,
-                limits.permission_lifetime,
-                limits.permissions_per_allocation,
-            )
-            .map_err(|_| Code::InsufficientCapacity)?;
-        self.events.extend(ips.into_iter().map(|peer| Event::Permitted { id, peer, expires }));
+        let (now, limits) = (request.now.instant, &self.config.limits);
+        let most = limits.permissions_per_allocation;
+        for (half, ips) in &mut by_half {
+            ips.sort_unstable();
+            ips.dedup();
+            let own = self.allocations.get_mut(*half).ok_or(Code::AllocationMismatch)?;
+            own.make_room(ips, now, most).map_err(|_| Code::InsufficientCapacity)?;
+        }
+        for (half, ips) in by_half {
+            let own = self.allocations.get_mut(half).ok_or(Code::AllocationMismatch)?;
+            let expires = own
+                .permit(&ips, now, limits.permission_lifetime, most)
+                .map_err(|_| Code::InsufficientCapacity)?;
+            let told = |peer| Event::Permitted { id: half, peer, expires };
+            self.events.extend(ips.into_iter().map(told));
+        }
         Ok(())
     }
 }

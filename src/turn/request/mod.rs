@@ -3,16 +3,21 @@
 pub(super) mod allocate;
 mod binding;
 mod channel_bind;
+pub(super) mod connect;
+mod connection_attempt;
+pub(super) mod connection_bind;
 mod create_permission;
 mod refresh;
 mod send;
 
+use std::net::SocketAddr;
+
 use super::Now;
-use super::allocation::{AllocationId, FiveTuple};
+use super::allocation::{AllocationId, FiveTuple, PeerTransport};
 use super::auth::{Denial, User};
 use super::policy::Forbidden;
 use super::server::Server;
-use crate::stun::attribute::AttributeType;
+use crate::stun::attribute::{AttributeType, RequestedTransport};
 use crate::stun::{Code, Malformed, Message};
 
 /// A 420 names at most so many types, so that it stays smaller than what it answers.
@@ -34,6 +39,8 @@ pub(super) enum Reject {
     Denied(Denial),
     /// For a reason that a code says all about.
     Code(Code),
+    /// 300, with the server to ask instead.
+    Elsewhere(SocketAddr),
     /// 420, with the types in question.
     UnknownAttributes(Vec<AttributeType>),
 }
@@ -43,6 +50,7 @@ impl Reject {
         match self {
             Self::Denied(denial) => denial.code(),
             Self::Code(code) => *code,
+            Self::Elsewhere(_) => Code::TryAlternate,
             Self::UnknownAttributes(_) => Code::UnknownAttribute,
         }
     }
@@ -67,11 +75,6 @@ impl From<Code> for Reject {
 }
 
 /// RFC 8489 §6.3.1: a comprehension-required attribute that is not understood ends the request.
-pub(super) fn check_attributes(message: &Message<'_>) -> Result<(), Reject> {
-    refuse_unknown(message, is_understood)
-}
-
-/// The same where it is `understood` that tells.
 fn refuse_unknown(
     message: &Message<'_>,
     understood: impl Fn(AttributeType) -> bool,
@@ -85,10 +88,14 @@ fn refuse_unknown(
     if unknown.is_empty() { Ok(()) } else { Err(Reject::UnknownAttributes(unknown)) }
 }
 
+/// RFC 6062 §5.1 knows DONT-FRAGMENT, if only to refuse it: Allocate does.
+fn is_for_tcp(kind: AttributeType, message: &Message<'_>) -> bool {
+    kind == AttributeType::DONT_FRAGMENT && message.read() == Ok(Some(RequestedTransport::TCP))
+}
+
 /// Understood, if only enough to know that it may be ignored where it is not expected
-/// (RFC 8489 §6.3). DONT-FRAGMENT is absent: RFC 8656 §7.2 (4) wants a server that cannot set the
-/// DF bit to treat it as unknown.
-pub(super) fn is_understood(kind: AttributeType) -> bool {
+/// (RFC 8489 §6.3).
+fn is_understood(kind: AttributeType) -> bool {
     !kind.is_comprehension_required()
         || matches!(
             kind,
@@ -112,10 +119,22 @@ pub(super) fn is_understood(kind: AttributeType) -> bool {
                 | AttributeType::RESERVATION_TOKEN
                 | AttributeType::PRIORITY
                 | AttributeType::USE_CANDIDATE
+                | AttributeType::CONNECTION_ID
         )
 }
 
 impl Server {
+    /// Whether an attribute is understood here. A server that cannot set the DF bit does not know
+    /// DONT-FRAGMENT (RFC 8656 §7.2 (4), §11.2).
+    pub(super) fn understands(&self, kind: AttributeType) -> bool {
+        is_understood(kind) || kind == AttributeType::DONT_FRAGMENT && self.config.dont_fragment
+    }
+
+    /// RFC 8489 §6.3.1, for everything but Binding.
+    pub(super) fn check_attributes(&self, message: &Message<'_>) -> Result<(), Reject> {
+        refuse_unknown(message, |kind| self.understands(kind) || is_for_tcp(kind, message))
+    }
+
     /// The allocation a request is about, if it is the asker's own (RFC 8656 §5).
     fn allocation_of(&self, request: &Request<'_>) -> Result<AllocationId, Reject> {
         let id = self.allocations.id_of_client(&request.from).ok_or(Code::AllocationMismatch)?;
@@ -124,5 +143,19 @@ impl Server {
             return Err(Reject::Code(Code::WrongCredentials));
         }
         Ok(id)
+    }
+
+    /// The same, for what only one kind of allocation can do: where it is of the other kind, there
+    /// is none for the request.
+    fn allocation_over(
+        &self,
+        peers: PeerTransport,
+        request: &Request<'_>,
+    ) -> Result<AllocationId, Reject> {
+        let id = self.allocation_of(request)?;
+        match self.allocations.get(id) {
+            Some(allocation) if allocation.peer_transport() == peers => Ok(id),
+            _ => Err(Reject::Code(Code::AllocationMismatch)),
+        }
     }
 }

@@ -10,18 +10,23 @@ impl Server {
     /// RFC 8656 §8.2. Returns the LIFETIME granted; 0 means that the allocation is gone.
     pub(in crate::turn) fn refresh(&mut self, request: &Request<'_>) -> Result<Lifetime, Reject> {
         let id = self.allocation_of(request)?;
-        let family = request.message.read::<RequestedAddressFamily>()?;
-        let allocation = self.allocations.get(id).ok_or(Code::AllocationMismatch)?;
-        if family.is_some_and(|RequestedAddressFamily(family)| family != allocation.family()) {
-            return Err(Reject::Code(Code::PeerAddressFamilyMismatch));
-        }
+        // Without a family it is about both halves of a dual allocation (RFC 8656 §8.1).
+        let halves = match request.message.read()? {
+            None => [Some(id), self.allocations.sibling(id)],
+            Some(RequestedAddressFamily(family)) => {
+                let half = self.allocations.of_family(id, family);
+                [Some(half.ok_or(Code::PeerAddressFamilyMismatch)?), None]
+            }
+        };
         let requested = request.message.read::<Lifetime>()?;
-        if requested == Some(Lifetime(0)) {
-            self.close(id, CloseReason::Deleted, request.now);
-            return Ok(Lifetime(0));
-        }
+        let deletes = requested == Some(Lifetime(0));
         let granted = self.config.limits.lifetime(requested);
-        self.allocations.refresh(id, request.now.instant + granted);
-        Ok(Lifetime(granted.as_secs() as u32))
+        for half in halves.into_iter().flatten() {
+            match deletes {
+                true => self.close(half, CloseReason::Deleted, request.now),
+                false => self.allocations.refresh(half, request.now.instant + granted),
+            }
+        }
+        Ok(Lifetime(if deletes { 0 } else { granted.as_secs() as u32 }))
     }
 }

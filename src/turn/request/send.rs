@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use super::is_understood;
-use crate::stun::Message;
-use crate::stun::attribute::{Data, XorPeerAddress};
+use crate::stun::attribute::{Data, DontFragment, XorPeerAddress};
+use crate::stun::{AddressFamily, Message};
 use crate::turn::Now;
 use crate::turn::allocation::FiveTuple;
 use crate::turn::policy::Port;
@@ -22,17 +21,24 @@ impl Server {
     ) -> Result<Verdict, DropReason> {
         let id = self.allocations.id_of_client(from).ok_or(DropReason::NoAllocation)?;
         let malformed = DropReason::IndicationMalformed;
-        if !message.attributes().all(|(kind, _)| is_understood(kind)) {
+        if !message.attributes().all(|(kind, _)| self.understands(kind)) {
             return Err(malformed);
         }
         let XorPeerAddress(peer) = message.read().ok().flatten().ok_or(malformed)?;
         let Data(data) = message.read().ok().flatten().ok_or(malformed)?;
+        // Between families, and within IPv6, it has no meaning (RFC 8656 §13).
+        let whole = message.read::<DontFragment>().map_err(|_| malformed)?.is_some();
+        let dont_fragment = whole && peer.is_ipv4() && from.client.is_ipv4();
+        // Where there is none of the peer's family, there is no permission for the peer either.
+        let family = AddressFamily::of(peer.ip());
+        let id = self.allocations.of_family(id, family).unwrap_or(id);
         let allocation =
             self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
         let peer = self.policy.admit(peer, Port::Exact).map_err(|_| DropReason::PeerForbidden)?;
         allocation.admit(Direction::ToPeer, peer.address().ip(), data.len(), now.instant)?;
         self.stats.relay(Direction::ToPeer, from.transport, data.len());
-        Ok(Verdict::ToPeer { from: id, peer, payload: place_of(data, message.bytes()) })
+        let payload = place_of(data, message.bytes());
+        Ok(Verdict::ToPeer { from: id, peer, payload, dont_fragment })
     }
 }
 

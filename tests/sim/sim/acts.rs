@@ -6,23 +6,26 @@ use hairpin::turn::{DropReason, Verdict};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
-use super::scenario::{data, lifetime, number, peer, peers};
+use super::scenario::{data, family, lifetime, number, peer, peers};
 use super::{Cargo, Sim};
 use crate::client::{Intent, txid};
-use crate::model::Operation;
+use crate::model::{Operation, Port};
 use crate::wire::{self, Attr, Msg, attr};
 
 impl Sim {
     /// Somebody does something.
     pub(super) fn act(&mut self) {
         let client = self.rng.random_range(0..self.clients.len());
+        let wish = self.wish();
         let (bytes, intent) = match self.rng.random_range(0..100) {
-            0..12 => self.request(client, |rng| Operation::Allocate {
+            0..12 => self
+                .request(client, |rng| Operation::Allocate { lifetime: lifetime(rng), port: wish }),
+            12..17 => self.request(client, |rng| Operation::Refresh {
                 lifetime: lifetime(rng),
-                v6: rng.random_bool(0.3),
+                v6: family(rng),
             }),
-            12..17 => self.request(client, |rng| Operation::Refresh { lifetime: lifetime(rng) }),
-            17..21 => self.request(client, |_| Operation::Refresh { lifetime: Some(0) }),
+            17..21 => self
+                .request(client, |rng| Operation::Refresh { lifetime: Some(0), v6: family(rng) }),
             21..36 => self.request(client, |rng| Operation::Permit { peers: peers(rng) }),
             36..50 => {
                 self.request(client, |rng| Operation::Bind { number: number(rng), peer: peer(rng) })
@@ -43,6 +46,23 @@ impl Sim {
         };
         let cargo = Cargo::FromClient { client, intent: Some(intent) };
         self.transmit(bytes, cargo);
+    }
+
+    /// What an Allocate asks for; tokens are those that somebody was told, or made up.
+    fn wish(&mut self) -> Port {
+        let v6 = self.rng.random_bool(0.3);
+        match self.rng.random_range(0..10) {
+            0..4 => Port::Any { v6 },
+            4 => Port::Even { v6 },
+            5 => Port::Both,
+            6..8 => Port::Pair { v6 },
+            _ => {
+                // Mostly a late one: the older ones are over.
+                let late = self.tokens.iter().rev().take(3).copied();
+                let tokens: Vec<_> = late.chain([self.rng.random()]).collect();
+                Port::Reserved(tokens[self.rng.random_range(0..tokens.len())])
+            }
+        }
     }
 
     fn request(

@@ -37,7 +37,8 @@ impl Sim {
         let (from, ms) = (self.clients[client].address, self.clock.ms);
         self.model.expire(ms);
         let relay = self.driver.port_of(id);
-        let own = self.model.of_client(from).expect("to peers: a live allocation");
+        let own = self.model.of_family(from, peer.is_ipv6());
+        let own = own.expect("to peers: a live allocation of the peer's family");
         assert_eq!(own.relay, relay, "to peers: from the sender's own relayed address");
         assert!(own.permits(peer.ip(), ms), "to peers: a permission for {peer}");
         assert!(model::may_reach(peer), "to peers: the policy on {peer}");
@@ -119,17 +120,22 @@ impl Sim {
         let ms = self.clock.ms;
         match request.operation {
             Operation::Allocate { .. } => {
+                let relays = self.model.relays_of(request.from);
+                assert_eq!(parsed.addresses(attr::XRA), relays, "retransmissions");
                 let own = self.model.of_client(request.from).unwrap();
-                assert_eq!(parsed.address(attr::XRA), own.relay, "retransmissions");
+                let token = own.token.as_ref().map(|token| &token[..]);
+                assert_eq!(parsed.get(attr::TOKEN), token, "retransmissions: the token");
                 assert_eq!(parsed.address(attr::XMA), request.from);
-                assert_eq!(
-                    u64::from(parsed.lifetime()),
-                    (own.expires - ms).div_ceil(1000),
-                    "lifetimes"
-                );
+                // Of either half, where only one was refreshed.
+                let mut all = self.model.allocations.iter();
+                let lifetime = u64::from(parsed.lifetime());
+                let is_true = all.any(|own| {
+                    own.client == request.from && (own.expires - ms).div_ceil(1000) == lifetime
+                });
+                assert!(is_true, "lifetimes");
             }
-            Operation::Refresh { lifetime: Some(0) } => assert_eq!(parsed.lifetime(), 0),
-            Operation::Refresh { lifetime } => {
+            Operation::Refresh { lifetime: Some(0), .. } => assert_eq!(parsed.lifetime(), 0),
+            Operation::Refresh { lifetime, .. } => {
                 assert_eq!(u64::from(parsed.lifetime()), model::granted(lifetime), "lifetimes");
             }
             Operation::Permit { .. } | Operation::Bind { .. } => {}
@@ -154,7 +160,7 @@ impl Sim {
         let live = &self.model.allocations;
         assert_eq!(self.server.allocations(), live.len(), "liveness: the same allocations");
         assert_eq!(self.driver.used.len(), live.len());
-        self.driver.check(|user| self.model.held_by(user));
+        self.driver.check(self.clock.ms, |user| self.model.held_by(user));
         let due = self.server.poll_timeout().map(|due| (due - self.start).as_millis() as u64);
         assert_eq!(due, live.iter().map(|own| own.expires).min(), "lifetimes: the next timeout");
         for own in live {
@@ -200,6 +206,7 @@ impl Sim {
         self.check();
         assert_eq!((self.server.allocations(), self.server.poll_timeout()), (0, None), "ending");
         assert!(self.driver.used.is_empty() && self.mirror.is_empty(), "ending");
+        assert_eq!(self.driver.reserved(), 0, "ending");
         let stats = self.server.stats();
         assert_eq!(stats.allocations_opened, stats.allocation_duration.count, "ending");
         assert!(stats.allocations_opened > 0, "something happened");

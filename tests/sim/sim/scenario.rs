@@ -64,7 +64,10 @@ pub(super) fn config(channel_ms: u64) -> server::Config {
         },
         discovery: None,
         channels: ChannelRange::default(),
+        alternates: Vec::new(),
+        dont_fragment: false,
         software: None,
+        tcp_relay: false,
     }
 }
 
@@ -104,6 +107,11 @@ pub(super) fn number(rng: &mut StdRng) -> u16 {
 
 pub(super) fn lifetime(rng: &mut StdRng) -> Option<u32> {
     [None, Some(1), Some(700), Some(3600), Some(u32::MAX)][rng.random_range(0..5)]
+}
+
+/// What a Refresh is about: mostly everything.
+pub(super) fn family(rng: &mut StdRng) -> Option<bool> {
+    [None, None, Some(false), Some(true)][rng.random_range(0..4)]
 }
 
 pub(super) fn data(rng: &mut StdRng) -> Vec<u8> {

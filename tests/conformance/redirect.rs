@@ -1,0 +1,92 @@
+//! 300 with ALTERNATE-SERVER: RFC 8489 §10 and §14.15, RFC 8656 §7.2 (11).
+
+use std::collections::BTreeSet;
+
+use crate::wire::{
+    ALLOCATE, BINDING, CREATE_PERMISSION, Msg, Parsed, attr, family, raw, transport,
+};
+use crate::world::{Client, PEER, World, five_tuple};
+
+const HERE: &str = "198.51.100.1:4000";
+const ALTERNATES: [&str; 3] = ["203.0.113.7:3478", "203.0.113.8:3479", "[2606:4700::7]:3478"];
+
+fn world() -> World {
+    let alternates = ALTERNATES.map(|address| address.parse().unwrap());
+    World::with(|setup| setup.config.alternates = alternates.into())
+}
+
+/// The value of ALTERNATE-SERVER, as text.
+fn alternate(reply: &Parsed) -> String {
+    assert_eq!((reply.code(), reply.count(attr::ALTERNATE_SERVER)), (300, 1));
+    let value = reply.get(attr::ALTERNATE_SERVER).unwrap();
+    let port = u16::from_be_bytes([value[2], value[3]]);
+    let ip: std::net::IpAddr = match value[1] {
+        1 => <[u8; 4]>::try_from(&value[4..]).unwrap().into(),
+        _ => <[u8; 16]>::try_from(&value[4..]).unwrap().into(),
+    };
+    std::net::SocketAddr::new(ip, port).to_string()
+}
+
+/// RFC 8489 §14.8: the harness holds every 300 to its signature.
+#[test]
+fn authenticated_allocate_is_sent_to_a_server_of_its_family() {
+    let mut world = world();
+    let mut seen = BTreeSet::new();
+    for client in 1..100 {
+        for here in [format!("198.51.100.1:{}", 1000 + client), format!("[2a00:99::{client}]:4000")]
+        {
+            let reply = Client::at(&here).ask(&mut world, ALLOCATE, &[transport(17)]);
+            assert!(reply.has(attr::MI));
+            let server = alternate(&reply);
+            assert_eq!(server.starts_with('['), here.starts_with('['), "{here} to {server}");
+            seen.insert(server);
+        }
+    }
+    assert!(seen.len() >= 2 && seen.iter().all(|server| ALTERNATES.contains(&&server[..])));
+    assert_eq!(world.server.allocations(), 0);
+}
+
+/// RFC 8489 §14.8: nobody is sent anywhere before it is known who asks.
+#[test]
+fn strangers_are_challenged_and_binding_is_answered() {
+    let mut world = world();
+    let bare = Msg::new(ALLOCATE, [1; 12]).add(&[transport(17)]).finish();
+    assert_eq!(world.deliver(five_tuple(HERE), &bare).reply().code(), 401);
+    let binding = Msg::new(BINDING, [1; 12]).finish();
+    assert!(world.deliver(five_tuple(HERE), &binding).reply().is_success());
+}
+
+#[test]
+fn retransmission_is_sent_to_the_same_server() {
+    let mut world = world();
+    let mut client = Client::at(HERE);
+    client.greet(&mut world);
+    let request = client.request(ALLOCATE, &[transport(17)]);
+    let told: BTreeSet<String> =
+        (0..5).map(|_| alternate(&world.deliver(client.five, &request).reply())).collect();
+    assert_eq!(told.len(), 1);
+}
+
+/// What is wrong with a request is wrong everywhere, and is said here.
+#[test]
+fn refusals_come_before_the_redirection() {
+    let mut world = world();
+    let mut client = Client::at(HERE);
+    assert_eq!(client.code(&mut world, ALLOCATE, &[]), 400);
+    assert_eq!(client.code(&mut world, ALLOCATE, &[transport(132)]), 442);
+    assert_eq!(client.code(&mut world, ALLOCATE, &[transport(17), family(3)]), 440);
+    assert_eq!(client.code(&mut world, CREATE_PERMISSION, &[crate::wire::peer(PEER)]), 437);
+    let token = [transport(17), raw(attr::TOKEN, &[1; 8])];
+    assert_eq!(client.code(&mut world, ALLOCATE, &token), 508, "a token is good here or nowhere");
+}
+
+/// RFC 8489 §14.15: the same family, or none.
+#[test]
+fn client_of_a_family_without_alternate_is_served() {
+    let mut world = World::with(|setup| {
+        setup.config.alternates = vec![ALTERNATES[2].parse().unwrap()];
+    });
+    let mut client = Client::at(HERE);
+    client.allocate(&mut world);
+    assert!(client.refresh(&mut world, 600).is_success());
+}
