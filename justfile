@@ -15,7 +15,10 @@ dev:
 
 compare:
     cargo bench --bench compare
-    cargo bench --bench memory
+    cargo bench --bench signaling
+
+instructions *OPTIONS:
+    cargo bench --profile instructions --bench instructions -- {{OPTIONS}}
 
 ci:
     .ci/run

@@ -87,13 +87,19 @@ pub fn init(config: &Config) -> Result<WorkerGuard, TryInitError> {
         .buffered_lines_limit(WAITING_LINES)
         .thread_name("log")
         .finish(io::stderr());
-    let registry = tracing_subscriber::registry().with(EnvFilter::new(&config.level.0));
+    let registry = tracing_subscriber::registry().with(filter(&config.level));
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match config.format {
         Format::Text => registry.with(layer.with_ansi(io::stderr().is_terminal())).try_init()?,
         Format::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
     }
     Ok(guard)
+}
+
+/// What is let through. The WebSocket codec would log whole messages at trace, and what peers say
+/// to each other is theirs.
+fn filter(level: &Filter) -> EnvFilter {
+    EnvFilter::new(format!("{},tungstenite=off", level.0))
 }
 
 /// Shows untrusted text on one line, whole and harmless.

@@ -14,12 +14,13 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::http::signaling::Signaling;
 use crate::http::{self, Connections, Inspect, Inspection, PortCounts, Snapshot, Visitor};
 use crate::logging::escaped;
 use crate::net::certificates::Reload;
 use crate::net::count::{Kind, Refusal};
 use crate::net::handover::{HANDOVERS_MAX, Handover, HttpStream};
-use crate::net::{BindError, Net};
+use crate::net::{BindError, Net, clock, ice_urls};
 use crate::turn::policy;
 
 /// How long stopping may take.
@@ -117,12 +118,18 @@ impl Running {
             tls,
             http: http_addresses,
         };
+        let tls = config.net.tls.as_ref().map(|_| &addresses.tls[..]);
+        let urls = config.public_host().map(|host| ice_urls(&host, &addresses.listen, tls));
+        let signaling = config.http.signaling.clone().map(|settings| {
+            let urls = urls.unwrap_or_default();
+            Arc::new(Signaling::new(settings, urls, clock::now, rand::random()))
+        });
         let state = Arc::new(State { net, ready: AtomicBool::new(true) });
         let (stop_http, stopped) = oneshot::channel();
         let inspect = Arc::clone(&state);
         let http = std::thread::Builder::new()
             .name("http".into())
-            .spawn(move || serve_http(http, inspect, visitors, stopped))
+            .spawn(move || serve_http(http, inspect, signaling, visitors, stopped))
             .map_err(Error::Http)?;
         Ok(Self { addresses, state, http, stop_http })
     }
@@ -257,12 +264,13 @@ async fn watch(running: &Running) {
 fn serve_http(
     listeners: http::Listeners,
     state: Arc<State>,
+    signaling: Option<Arc<Signaling>>,
     visitors: mpsc::Receiver<Handover>,
     stopped: oneshot::Receiver<()>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.and_then(|runtime| {
-        runtime.block_on(listeners.serve(state, visitors, async {
+        runtime.block_on(listeners.serve(state, signaling, visitors, async {
             // The sender is dropped only together with the server.
             let _ = stopped.await;
         }))

@@ -10,17 +10,26 @@ const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Which of our modules each module may name. Arrows go one way:
-/// main → cli → server → {net, http} → turn → stun.
-const ARROWS: [(&str, &[&str]); 7] = [
+/// main → cli → server → {net, http} → turn → stun, http → signal, and beside them
+/// cli → load → {net, stun} and cli → probe.
+const ARROWS: [(&str, &[&str]); 10] = [
     ("src/stun/", &[]),
     ("src/turn/", &["stun"]),
     ("src/net/", &["turn", "stun", "logging"]),
-    ("src/http/", &["turn", "stun"]),
-    ("src/config/", &["turn", "net", "http", "logging"]),
+    ("src/signal/", &[]),
+    ("src/http/", &["signal", "turn", "stun"]),
+    ("src/config/", &["signal", "turn", "net", "http", "logging"]),
     ("src/server.rs", &["config", "net", "http", "turn", "logging"]),
-    ("src/cli/", &["config", "server", "logging", "net", "turn"]),
+    ("src/load/", &["net", "stun"]),
+    ("src/probe/", &["net"]),
+    (
+        "src/cli/",
+        &["config", "load", "probe", "server", "logging", "net", "http", "signal", "turn"],
+    ),
 ];
-const MODULES: [&str; 8] = ["cli", "config", "http", "logging", "net", "server", "stun", "turn"];
+const MODULES: [&str; 11] = [
+    "cli", "config", "http", "load", "logging", "net", "probe", "server", "signal", "stun", "turn",
+];
 
 /// What a core that is a function of state, bytes, time and randomness has no use for.
 const BANNED_IN_CORE: [&str; 12] = [
@@ -206,10 +215,24 @@ fn arrows_go_one_way() {
     assert_none(&faults);
 }
 
+/// A verdict must not be the server agreeing with itself.
+#[test]
+fn probe_knows_nothing_of_the_server_but_its_clock() {
+    let mut faults = Vec::new();
+    for source in sources("src/probe") {
+        for (number, line) in source.code() {
+            if line.contains("crate::net") && !line.contains("crate::net::clock") {
+                faults.push(format!("{}:{number}: the server's own code", source.path));
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
 #[test]
 fn core_has_no_io_no_clock_and_no_locks() {
     let mut faults = Vec::new();
-    for source in ["src/stun", "src/turn"].into_iter().flat_map(sources) {
+    for source in ["src/stun", "src/turn", "src/signal"].into_iter().flat_map(sources) {
         for (number, line) in source.code() {
             for banned in BANNED_IN_CORE.iter().filter(|banned| line.contains(**banned)) {
                 faults.push(format!("{}:{number}: {banned} in the core", source.path));

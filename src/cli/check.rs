@@ -1,17 +1,19 @@
 //! `hairpin check`: what would a server with this configuration do?
 
+mod text;
+
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::Error;
-use crate::config::{Bandwidth, Config, Lifetime, Origin, SECS_PER_DAY};
-use crate::logging::escaped;
-use crate::net::{SHARES_PORTS, clock, tls};
+use crate::config::{Config, Origin};
+use crate::http::credentials::Source;
+use crate::net::clock;
 use crate::server;
+use crate::signal::Replace;
 use crate::turn::{ChannelRange, Discovery};
 
 /// Validate a configuration and explain it, without starting anything.
@@ -49,70 +51,9 @@ impl Check {
     }
 }
 
+/// The explanation, and all that `serve` would warn of.
 fn as_text(config: &Config, origin: &Origin, unix_secs: u64) -> String {
-    let auth = &config.turn.auth;
-    let limits = &config.turn.limits;
-    let net = &config.net;
-    let threads = match net.threads {
-        0 if !SHARES_PORTS => "one".to_owned(),
-        0 => "one per core".to_owned(),
-        threads => threads.to_string(),
-    };
-    let relays_from = net.relays_from();
-    let relay_addresses = match (relays_from.is_empty(), net.relay_addresses.is_empty()) {
-        (true, _) => "none".to_owned(),
-        (false, true) => format!("{} (from the listeners)", list(&relays_from)),
-        (false, false) => list(&relays_from),
-    };
-    let bandwidth = match net.user_bandwidth {
-        0 => "no limit".to_owned(),
-        bytes => Bandwidth(bytes).to_string(),
-    };
-    let mut text = format!(
-        "\
-configuration  {origin}: ok
-realm          {}
-listen         {} (UDP, TCP{}{})
-{}{}threads        {threads}
-relay          {}, ports {}-{} ({}), addresses: {relay_addresses}
-credentials    users: {}, shared secrets: {}
-peers          {}
-allocations    per user: {}, in all: {}
-allocation     permissions: {}, channels: {}, lifetime: {} unless asked for, {} at most
-bandwidth      per user: {bandwidth}
-strangers      replies per second and source: {}
-{}http           {}
-log            {} as {}, to stderr
-",
-        auth.realm,
-        list(&net.listen),
-        match &net.tls {
-            None => "",
-            Some(tls) if tls.dtls => ", TLS, DTLS",
-            Some(_) => ", TLS",
-        },
-        if config.http.shared { ", HTTP" } else { "" },
-        proxies(&net.proxies),
-        net.tls.as_ref().map_or_else(String::new, |tls| certificates(tls, unix_secs)),
-        if config.turn.tcp_relay { "UDP and TCP" } else { "UDP" },
-        net.relay_ports.start(),
-        net.relay_ports.end(),
-        net.relay_ports.len(),
-        auth.users.len(),
-        auth.secrets.len(),
-        peers(config),
-        limit(net.allocations_per_user),
-        limit(net.allocations),
-        limit(limits.permissions_per_allocation),
-        limit(limits.channels_per_allocation),
-        Lifetime(limits.default_lifetime),
-        Lifetime(limits.max_lifetime),
-        limit(limits.unauthenticated_per_source as usize),
-        config.turn.discovery.as_ref().map_or_else(String::new, discovery),
-        http(config),
-        config.log.level,
-        config.log.format,
-    );
+    let mut text = text::explain(config, origin, unix_secs);
     for warning in warnings(config, origin) {
         text.push_str(&format!("warning: {warning}\n"));
     }
@@ -176,12 +117,28 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
         "http": config.http.listen,
         "http_shared": config.http.shared,
         "http_shared_admin": config.http.shared_admin,
+        "public_host": config.public_host(),
+        "signaling": signaling_as_json(config),
         "log": {
             "level": config.log.level.to_string(),
             "format": config.log.format.to_string(),
         },
         "warnings": warnings(config, origin),
     })
+}
+
+fn signaling_as_json(config: &Config) -> Option<Value> {
+    let signaling = config.http.signaling.as_ref()?;
+    Some(json!({
+        "origins": signaling.origins.allowed,
+        "open": signaling.hub.open,
+        "keys": signaling.keys.len(),
+        "credentials": !matches!(signaling.source, Source::None),
+        "replace": match signaling.hub.replace {
+            Replace::Secret => "secret",
+            Replace::Always => "always",
+        },
+    }))
 }
 
 /// All that `serve` would warn of.
@@ -193,126 +150,9 @@ fn warnings(config: &Config, origin: &Origin) -> Vec<String> {
     warnings
 }
 
-/// A whole line.
-fn discovery(discovery: &Discovery) -> String {
-    let [primary, .., alternate] = discovery.addresses();
-    format!("NAT discovery  {primary} and {alternate} (RFC 5780)\n")
-}
-
-/// Whole lines.
-fn certificates(tls: &tls::Config, unix_secs: u64) -> String {
-    let mut lines = String::new();
-    if !tls.listen.is_empty() {
-        lines = format!("tls only       {}\n", list(&tls.listen));
-    }
-    for pair in &tls.pairs {
-        let names = match pair.certificate.names() {
-            [] => "no name at all".to_owned(),
-            names => escaped(&list(names)).to_string(),
-        };
-        let days = pair.certificate.not_after().saturating_sub(unix_secs) / SECS_PER_DAY;
-        lines.push_str(&format!("certificate    {names}; expires in {days} days\n"));
-    }
-    lines
-}
-
-fn peers(config: &Config) -> String {
-    let policy = &config.turn.policy;
-    let allowed = match (policy.only_allowed, policy.allow.is_empty()) {
-        (true, true) => "none at all".to_owned(),
-        (true, false) => format!("only {}", list(&policy.allow)),
-        (false, true) => "public unicast addresses".to_owned(),
-        (false, false) => format!("public unicast addresses, {}", list(&policy.allow)),
-    };
-    match policy.deny.is_empty() {
-        true => allowed,
-        false => format!("{allowed}; never {}", list(&policy.deny)),
-    }
-}
-
-fn http(config: &Config) -> String {
-    let http = &config.http;
-    let own = match http.listen.is_empty() {
-        true => "off".to_owned(),
-        false => format!("metrics and health on {}", list(&http.listen)),
-    };
-    match (http.shared, http.shared_admin) {
-        (false, _) => own,
-        (true, false) => format!("{own}; health on the ports of TURN"),
-        (true, true) => format!("{own}; metrics and health on the ports of TURN, for anybody"),
-    }
-}
-
-/// A whole line, if any.
-fn proxies(sources: &[IpNet]) -> String {
-    match sources.is_empty() {
-        true => String::new(),
-        false => format!("proxies        {} (PROXY protocol, version 2)\n", list(sources)),
-    }
-}
-
-fn limit(count: usize) -> String {
-    match count {
-        0 => "no limit".to_owned(),
-        count => count.to_string(),
-    }
-}
-
-fn list<T: ToString>(items: &[T]) -> String {
-    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_explanation_says_what_the_server_would_do() {
-        let expected = "\
-configuration  built-in defaults: ok
-realm          localhost
-listen         127.0.0.1:3478 (UDP, TCP, TLS, DTLS)
-tls only       127.0.0.1:5349
-certificate    localhost, 127.0.0.1, ::1; expires in 20 days
-threads        one per core
-relay          UDP and TCP, ports 49152-65535 (16384), addresses: 127.0.0.1 (from the listeners)
-credentials    users: 1, shared secrets: 0
-peers          public unicast addresses, 127.0.0.0/8, 10.0.0.0/8, 172.16.0.0/12, \
-192.168.0.0/16, ::1/128, fc00::/7
-allocations    per user: 64, in all: no limit
-allocation     permissions: 256, channels: 256, lifetime: 10m unless asked for, 1h at most
-bandwidth      per user: no limit
-strangers      replies per second and source: no limit
-http           metrics and health on 127.0.0.1:8080
-log            info as text, to stderr
-";
-        let mut config = Config::dev();
-        let tls = config.net.tls.as_mut().unwrap();
-        tls.listen.push("127.0.0.1:5349".parse().unwrap());
-        let now = tls.pairs[0].certificate.not_after() - 20 * SECS_PER_DAY;
-        assert_eq!(as_text(&config, &Origin::default(), now), expected);
-    }
-
-    #[test]
-    fn what_shares_the_ports_and_what_is_in_front_of_them_is_told() {
-        let mut config = Config::dev();
-        config.net.proxies = vec!["10.1.0.0/16".parse().unwrap()];
-        config.http.shared = true;
-        let text = as_text(&config, &Origin::default(), 0);
-        for line in [
-            "listen         127.0.0.1:3478 (UDP, TCP, TLS, DTLS, HTTP)\n\
-             proxies        10.1.0.0/16 (PROXY protocol, version 2)\n",
-            "http           metrics and health on 127.0.0.1:8080; health on the ports of TURN\n",
-        ] {
-            assert!(text.contains(line), "{text}");
-        }
-        config.http.listen.clear();
-        config.http.shared_admin = true;
-        let text = as_text(&config, &Origin::default(), 0);
-        assert!(text.contains(
-            "http           off; metrics and health on the ports of TURN, for anybody\n"
-        ));
-    }
 
     #[test]
     fn warnings_come_with_the_explanation() {
@@ -322,17 +162,6 @@ log            info as text, to stderr
         let warning = "auth: neither users nor secrets: the server answers STUN and relays nothing";
         assert!(as_text(&config, &origin, 0).ends_with(&format!("\nwarning: {warning}\n")));
         assert_eq!(as_json(&config, &origin)["warnings"], json!([warning]));
-    }
-
-    #[test]
-    fn the_peer_policy_is_told_in_words() {
-        let mut config = Config::dev();
-        config.turn.policy.allow = vec!["10.0.0.0/8".parse().unwrap()];
-        config.turn.policy.deny = vec!["192.0.2.0/24".parse().unwrap()];
-        config.turn.policy.only_allowed = true;
-        assert_eq!(peers(&config), "only 10.0.0.0/8; never 192.0.2.0/24");
-        config.turn.policy.allow.clear();
-        assert_eq!(peers(&config), "none at all; never 192.0.2.0/24");
     }
 
     #[test]

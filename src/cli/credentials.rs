@@ -1,17 +1,15 @@
 //! `hairpin credentials`: what a web service hands to its clients, made by hand.
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::Error;
-use crate::config::{Config, Lifetime, MAX_USERNAME_BYTES};
-use crate::net::{self, clock};
-use crate::turn::rest;
+use crate::config::{Config, Lifetime, MAX_USERNAME_BYTES, PublicHost};
+use crate::net::{clock, ice_urls};
+use crate::turn::rest::Credentials as Minted;
 
 /// Make TURN credentials that expire, as iceServers JSON.
 ///
@@ -32,10 +30,10 @@ pub(super) struct Credentials {
     /// The configuration; otherwise ./config.toml, /etc/hairpin/config.toml or the defaults.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The server's name or IP address in the URLs; otherwise its first listen address, and
-    /// needed where that is a wildcard.
+    /// The server's name or IP address in the URLs; otherwise public_host, otherwise its first
+    /// listen address, and needed where that is a wildcard.
     #[arg(long)]
-    host: Option<Host>,
+    host: Option<PublicHost>,
 }
 
 impl Credentials {
@@ -60,101 +58,37 @@ impl Credentials {
             ));
         };
         let ttl = self.ttl.0.as_secs();
-        let username = rest::username(unix_secs.saturating_add(ttl), &self.user);
-        if username.len() > MAX_USERNAME_BYTES {
+        let minted = Minted::mint(secret, &self.user, unix_secs.saturating_add(ttl));
+        if minted.username.len() > MAX_USERNAME_BYTES {
             return Err(Error::Refused(format!(
                 "--user: too long; with the time in front it has {MAX_USERNAME_BYTES} bytes at most"
             )));
         }
-        let credential = rest::password(secret, &username);
-        let urls = urls(&self.host(config)?, &config.net);
-        let server = json!({ "urls": urls, "username": username, "credential": credential });
-        Ok(json!({ "iceServers": [server], "ttl": ttl }))
+        let tls = config.net.tls.as_ref().map(|tls| &tls.listen[..]);
+        let urls = ice_urls(&self.host(config)?, &config.net.listen, tls);
+        Ok(json!({ "iceServers": [minted.ice_server(&urls)], "ttl": ttl }))
     }
 
     /// The host as it is written in a URL.
     fn host(&self, config: &Config) -> Result<String, Error> {
         if let Some(host) = &self.host {
-            return Ok(host.0.clone());
+            return Ok(host.to_string());
         }
-        let listen = config.net.listen.iter().map(SocketAddr::ip);
-        let mut reachable = listen.filter(|host| !host.is_unspecified());
-        reachable.next().map(in_url).ok_or_else(|| {
+        config.public_host().ok_or_else(|| {
             Error::Refused(
                 "--host is needed, for the server listens on all addresses: give the name or IP \
-                 address that clients reach it by, such as --host turn.example.org"
+                 address that clients reach it by, such as --host turn.example.org, or set \
+                 public_host"
                     .to_owned(),
             )
         })
     }
 }
 
-/// A host as it is written in a URL.
-#[derive(Clone, Debug)]
-struct Host(String);
-
-impl FromStr for Host {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse::<IpAddr>() {
-            Ok(ip) if ip.is_unspecified() => Err("clients cannot reach a wildcard"),
-            // An IPv6 address needs brackets, whoever typed it.
-            Ok(ip) => Ok(Self(in_url(ip))),
-            Err(_) if is_host_name(text) => Ok(Self(text.to_owned())),
-            Err(_) => Err("must be a host name or an IP address, without scheme, port and path"),
-        }
-    }
-}
-
-/// RFC 1123 §2.1, and the underscore that some networks use.
-fn is_host_name(text: &str) -> bool {
-    let is_label = |label: &str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        matches!(label.len(), 1..=63)
-            && label.bytes().all(plain)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    // A number at the end would make it an IPv4 address, and a wrong one.
-    let numeric = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
-    text.len() <= 253 && text.split('.').all(is_label) && !text.rsplit('.').take(1).all(numeric)
-}
-
-fn in_url(host: IpAddr) -> String {
-    match host {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("[{v6}]"),
-    }
-}
-
-/// The URLs of every port the server listens on, in the order in which clients should try them.
-fn urls(host: &str, net: &net::Config) -> Vec<String> {
-    let (all, tls) = match &net.tls {
-        None => (ports(&net.listen), Vec::new()),
-        Some(tls) => (ports(&net.listen), ports(&[&net.listen[..], &tls.listen].concat())),
-    };
-    let plain = all.iter().flat_map(|port| {
-        [
-            format!("stun:{host}:{port}"),
-            format!("turn:{host}:{port}?transport=udp"),
-            format!("turn:{host}:{port}?transport=tcp"),
-        ]
-    });
-    plain.chain(tls.iter().map(|port| format!("turns:{host}:{port}?transport=tcp"))).collect()
-}
-
-/// Each port once.
-fn ports(listen: &[SocketAddr]) -> Vec<u16> {
-    let mut ports: Vec<u16> = listen.iter().map(SocketAddr::port).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    ports
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turn::rest;
 
     const SECRET: &str = "north-of-everything";
 
@@ -204,62 +138,6 @@ mod tests {
         let error = asked("a", None).mint(&config, 0).unwrap_err().to_string();
         assert!(error.starts_with("--host is needed"), "{error}");
         assert!(asked("a", Some("turn.test")).mint(&config, 0).is_ok());
-    }
-
-    #[test]
-    fn hosts_that_make_no_url_are_refused() {
-        let long = "x".repeat(64);
-        for text in [
-            "",
-            " ",
-            "https://x",
-            "x:3478",
-            "a b",
-            "a/b",
-            "x?y",
-            "a@b",
-            "[::1]",
-            "::1]",
-            ".",
-            "a.",
-            "a..b",
-            "-a",
-            "a-",
-            "1.2.3",
-            "256.1.1.1",
-            "0.0.0.0",
-            "::",
-            "é.test",
-            &long,
-        ] {
-            assert!(text.parse::<Host>().is_err(), "{text:?}");
-        }
-        for text in ["x", "localhost", "turn-1.example.org", "a_b", "192.0.2.1", "3com.test"] {
-            assert_eq!(text.parse::<Host>().unwrap().0, text);
-        }
-    }
-
-    #[test]
-    fn every_port_has_its_urls_once() {
-        let mut net = config().net;
-        net.listen =
-            ["0.0.0.0:3478", "[::]:3478", "0.0.0.0:443"].map(|it| it.parse().unwrap()).into();
-        net.tls.as_mut().unwrap().listen = vec!["[::]:5349".parse().unwrap()];
-        let mut expected = vec![
-            "stun:h:443",
-            "turn:h:443?transport=udp",
-            "turn:h:443?transport=tcp",
-            "stun:h:3478",
-            "turn:h:3478?transport=udp",
-            "turn:h:3478?transport=tcp",
-            "turns:h:443?transport=tcp",
-            "turns:h:3478?transport=tcp",
-            "turns:h:5349?transport=tcp",
-        ];
-        assert_eq!(urls("h", &net), expected);
-        net.tls = None;
-        expected.truncate(6);
-        assert_eq!(urls("h", &net), expected);
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! The command line: one file per subcommand.
 
+mod bench;
 mod check;
 mod credentials;
+mod doctor;
 mod holder;
+mod nat;
 mod serve;
+mod terminal;
 
 use std::fmt::{self, Display};
 use std::io::{self, Write};
@@ -27,6 +31,9 @@ Examples:
   hairpin check --config hairpin.toml      what would a server with this file do?
   hairpin serve --config hairpin.toml      run it
   hairpin credentials --user alice --host turn.example.org  for an hour, as iceServers JSON
+  hairpin bench turn:127.0.0.1 --user dev --pass dev       what does a server bear?
+  hairpin doctor turn:turn.example.org --user alice --pass secret  why does it not work?
+  hairpin nat --server stun.example.org    which kind of NAT is this machine behind?
 
 Without --config: ./config.toml, then /etc/hairpin/config.toml, then the defaults.";
 
@@ -35,6 +42,9 @@ enum Command {
     Serve(serve::Serve),
     Check(check::Check),
     Credentials(credentials::Credentials),
+    Bench(Box<bench::Bench>),
+    Doctor(doctor::Doctor),
+    Nat(nat::Nat),
 }
 
 impl Cli {
@@ -47,6 +57,9 @@ impl Cli {
             Command::Serve(serve) => serve.run(out),
             Command::Check(check) => check.run(out),
             Command::Credentials(credentials) => credentials.run(out),
+            Command::Bench(bench) => bench.run(out),
+            Command::Doctor(doctor) => doctor.run(out),
+            Command::Nat(nat) => nat.run(out),
         }
     }
 }

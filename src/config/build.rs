@@ -6,8 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::Config;
 use super::discovery;
 use super::error::{Fault, Key};
-use super::file::{Auth, File, Limits, Relay, Stun};
+use super::file::{Auth, File, Http, Limits, Relay, Stun};
+use super::host::PublicHost;
 use super::secrets::{self, Reader};
+use super::signaling;
 use super::tls;
 use super::value::{Host, Listen, Ports};
 use crate::{http, logging, net, turn};
@@ -17,6 +19,8 @@ use crate::{http, logging, net, turn};
 const MAX_REALM_BYTES: usize = 127;
 /// RFC 8489 §14.3: fewer than 509 bytes.
 pub(crate) const MAX_USERNAME_BYTES: usize = 508;
+/// What SOFTWARE says where it is sent.
+const SOFTWARE: &str = concat!("hairpin ", env!("CARGO_PKG_VERSION"));
 /// More shards than any machine has cores; each is a thread with its own sockets.
 const MAX_THREADS: u32 = 1024;
 
@@ -51,12 +55,10 @@ pub(super) fn config(
         deny: file.peers.deny.iter().map(|network| network.0).collect(),
         only_allowed: file.peers.only_allowed,
     };
-    let software =
-        file.stun.software.then(|| concat!("hairpin ", env!("CARGO_PKG_VERSION")).to_owned());
     let net = net::Config {
         listen,
         threads: file.threads.0 as usize,
-        relay_ports: file.relay.ports.0,
+        relay_ports: file.relay.ports.0.clone(),
         relay_addresses: file.relay.addresses.iter().map(|host| host.0).collect(),
         allocations_per_user: file.limits.allocations_per_user.0 as usize,
         allocations: file.limits.allocations.0 as usize,
@@ -65,26 +67,25 @@ pub(super) fn config(
         tls,
         proxies: file.proxy.sources.iter().map(|network| network.0).collect(),
     };
-    let limits = core_limits(&file.limits);
-    let auth = auth(file.realm, file.auth, reader, environment_secret)?;
+    let public_host = public_host(&file.public_host)?;
+    let auth = auth(file.realm.clone(), file.auth.clone(), reader, environment_secret)?;
+    let host = public_host.clone().or_else(|| PublicHost::listened_on(&net.listen));
+    let signaling = signaling::config(&file, reader, host.as_ref(), auth.secrets.first())?;
     Ok(Config {
         turn: turn::server::Config {
             auth,
             policy,
-            limits,
+            limits: core_limits(&file.limits),
             discovery,
             channels: channels(&file.stun),
             alternates: addresses(&file.turn.alternate_servers),
             dont_fragment: net::SETS_DONT_FRAGMENT,
-            software,
+            software: file.stun.software.then(|| SOFTWARE.to_owned()),
             tcp_relay: file.relay.tcp,
         },
         net,
-        http: http::Config {
-            listen: addresses(&file.http.listen),
-            shared: file.http.shared,
-            shared_admin: file.http.shared_admin,
-        },
+        public_host,
+        http: http(&file.http, signaling),
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
 }
@@ -107,6 +108,23 @@ fn core_limits(limits: &Limits) -> turn::limits::Config {
         channel_lifetime: limits.channel_lifetime.0,
         ..turn::limits::Config::default()
     }
+}
+
+fn http(file: &Http, signaling: Option<http::signaling::Config>) -> http::Config {
+    http::Config {
+        listen: addresses(&file.listen),
+        shared: file.shared,
+        shared_admin: file.shared_admin,
+        signaling,
+    }
+}
+
+fn public_host(text: &str) -> Result<Option<PublicHost>, Fault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let refuse = |problem| Fault::new([Key::new("public_host")], format!("{text:?} {problem}"));
+    text.parse().map(Some).map_err(refuse)
 }
 
 fn addresses(listen: &[Listen]) -> Vec<SocketAddr> {

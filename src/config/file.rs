@@ -17,6 +17,8 @@ use crate::turn::limits;
 pub(super) struct File {
     pub(super) realm: String,
     pub(super) listen: Vec<Listen>,
+    /// Empty: the first of `listen` that is no wildcard.
+    pub(super) public_host: String,
     pub(super) threads: Count,
     pub(super) tls: Tls,
     pub(super) proxy: Proxy,
@@ -27,6 +29,7 @@ pub(super) struct File {
     pub(super) turn: Turn,
     pub(super) stun: Stun,
     pub(super) http: Http,
+    pub(super) signaling: Signaling,
     pub(super) log: Log,
 }
 
@@ -113,6 +116,28 @@ pub(super) struct Http {
     pub(super) listen: Vec<Listen>,
     pub(super) shared: bool,
     pub(super) shared_admin: bool,
+    /// Empty: none.
+    pub(super) api_token_file: String,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Signaling {
+    pub(super) enabled: bool,
+    pub(super) origins: Vec<String>,
+    pub(super) open: bool,
+    /// Empty: none.
+    pub(super) jwt_secret_file: String,
+    pub(super) jwt_public_key_file: FileNames,
+    pub(super) replace: Replace,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Replace {
+    #[default]
+    Secret,
+    Always,
 }
 
 #[derive(Clone, Deserialize, PartialEq)]
@@ -132,6 +157,7 @@ impl Default for File {
         Self {
             realm: "hairpin".to_owned(),
             listen: vec![literal("0.0.0.0:3478"), literal("[::]:3478")],
+            public_host: String::new(),
             threads: Count(0),
             tls: Tls::default(),
             proxy: Proxy::default(),
@@ -142,6 +168,7 @@ impl Default for File {
             turn: Turn::default(),
             stun: Stun::default(),
             http: Http::default(),
+            signaling: Signaling::default(),
             log: Log::default(),
         }
     }
@@ -187,7 +214,12 @@ impl Default for Limits {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: vec![literal("127.0.0.1:8080")], shared: false, shared_admin: false }
+        Self {
+            listen: vec![literal("127.0.0.1:8080")],
+            shared: false,
+            shared_admin: false,
+            api_token_file: String::new(),
+        }
     }
 }
 

@@ -7,7 +7,9 @@ mod build;
 mod discovery;
 mod error;
 mod file;
+mod host;
 mod secrets;
+mod signaling;
 mod tls;
 mod value;
 
@@ -21,12 +23,15 @@ use zeroize::Zeroizing;
 
 pub(crate) use build::MAX_USERNAME_BYTES;
 pub use error::ConfigError;
+pub(crate) use host::PublicHost;
 pub(crate) use value::{Bandwidth, Lifetime};
 
 use ipnet::IpNet;
 
+use crate::http::credentials::Source;
 use crate::net::certificates::Pair;
 use crate::net::clock;
+use crate::turn::rest::Credentials;
 use crate::{http, logging, net, turn};
 
 /// Where the configuration is looked for when the command line names none.
@@ -61,6 +66,10 @@ unauthenticated_per_source = 0 # everything comes from one address
 
 [http]
 listen = ["127.0.0.1:8080"]
+
+[signaling]
+enabled = true
+open = true
 "#;
 
 /// What the certificate of `--dev` is for.
@@ -77,6 +86,8 @@ pub struct Config {
     pub turn: turn::server::Config,
     /// Sockets and shards.
     pub net: net::Config,
+    /// The name or address that clients reach the server by, where one is configured.
+    public_host: Option<PublicHost>,
     /// The admin plane.
     pub http: http::Config,
     /// Logging.
@@ -129,6 +140,13 @@ impl Config {
         let pair = Pair::self_signed(&DEV_NAMES).expect("the system has randomness");
         let tls = net::tls::Config { pairs: vec![pair], listen: Vec::new(), dtls: true };
         config.net.tls = Some(tls);
+        if let Some(signaling) = &mut config.http.signaling {
+            signaling.origins.local = true;
+            signaling.source = Source::Fixed(Credentials {
+                username: "dev".to_owned(),
+                password: "dev".to_owned(),
+            });
+        }
         config
     }
 
@@ -138,6 +156,15 @@ impl Config {
     pub fn allowing_this_machine(mut self) -> Self {
         self.turn.policy.allow.extend(net::own_addresses().0.into_iter().map(IpNet::from));
         self
+    }
+
+    /// The host in the URLs that clients are given: the configured one, or the first address of
+    /// the listeners that is no wildcard.
+    #[must_use]
+    pub fn public_host(&self) -> Option<String> {
+        let configured = self.public_host.clone();
+        let host = configured.or_else(|| PublicHost::listened_on(&self.net.listen));
+        host.map(|host| host.to_string())
     }
 
     /// What an operator should know although it is allowed, each on one line.
@@ -169,6 +196,7 @@ impl Config {
         if limits.channel_lifetime != rfc.channel_lifetime {
             warnings.push("limits.channel_lifetime: RFC 8656 demands 10m".to_owned());
         }
+        warnings.extend(self.signaling_warnings());
         warnings.extend(self.expiry_warnings(clock::now().unix_secs));
         warnings.extend(origin.exposed.iter().map(|file| {
             format!("{}: every user of this machine can read the secrets in it", file.display())
@@ -178,6 +206,21 @@ impl Config {
 }
 
 impl Config {
+    fn signaling_warnings(&self) -> Vec<String> {
+        let Some(signaling) = &self.http.signaling else { return Vec::new() };
+        let mut warnings = Vec::new();
+        match signaling.source {
+            Source::None => warnings.push(
+                "signaling: no auth.secrets to make credentials with: clients get STUN only"
+                    .to_owned(),
+            ),
+            Source::Secret(_) if signaling.hub.open => warnings
+                .push("signaling.open: everybody who reaches it gets TURN credentials".to_owned()),
+            Source::Secret(_) | Source::Fixed(_) => {}
+        }
+        warnings
+    }
+
     fn expiry_warnings(&self, unix_secs: u64) -> Vec<String> {
         let pairs = self.net.tls.iter().flat_map(|tls| &tls.pairs).enumerate();
         let warning = |(at, pair): (usize, &Pair)| {

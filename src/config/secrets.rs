@@ -70,6 +70,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A file that everyone may read.
+    pub(super) fn public(&self, name: &str, key: &Key) -> Result<Vec<u8>, Fault> {
+        let read = read_bounded(&self.path(name));
+        read.map(|(bytes, _)| bytes)
+            .map_err(|error| Fault::new([key.clone()], format!("cannot read {name:?}: {error}")))
+    }
+
     fn read(&mut self, name: &str, key: &Key) -> Result<Vec<u8>, Fault> {
         let path = self.path(name);
         let (bytes, exposed) = read_bounded(&path)

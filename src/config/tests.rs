@@ -188,19 +188,19 @@ fn unknown_keys_and_bad_syntax_are_refused_with_file_and_line() {
     for (text, expected) in [
         (
             "\nrelm = \"x\"",
-            "c.toml:2: relm: unknown key; known here: realm, listen, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, log",
+            "c.toml:2: relm: unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, signaling, log",
         ),
         (
             "[http]\nlisten = []\npages = true",
-            "c.toml:3: http.pages: unknown key; known here: listen, shared, shared_admin",
+            "c.toml:3: http.pages: unknown key; known here: listen, shared, shared_admin, api_token_file",
         ),
         (
             "[dtls]\ncert = \"x\"",
-            "c.toml:1: dtls: unknown key; known here: realm, listen, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, log",
+            "c.toml:1: dtls: unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, signaling, log",
         ),
         (
             "\"a\\nb\" = 1",
-            "c.toml:1: \"a\\nb\": unknown key; known here: realm, listen, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, log",
+            "c.toml:1: \"a\\nb\": unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, signaling, log",
         ),
         ("realm = \"a\"\nrealm = \"b\"", "c.toml:2: duplicate key"),
         ("stun = 1", "c.toml:1: stun: must be a table"),
@@ -428,6 +428,58 @@ fn what_is_allowed_and_unwise_is_a_warning() {
     }
     let fine = "realm = \"twenty-bytes.example\"\nauth.users = { a = \"b\" }\nauth.sha256 = false";
     assert_eq!(accepted(fine).warnings(&Origin::default()), [""; 0]);
+}
+
+#[test]
+fn signaling_needs_a_name_and_keys_that_can_serve() {
+    let home = Home::new();
+    home.write("short", "sixteen-bytes-ok");
+    home.write("hs256", "a secret of thirty-two bytes, or more");
+    home.write("no.pem", "secret");
+    let file = home.0.path().join("c.toml");
+    let on = |more: &str| format!("public_host = \"h\"\n[signaling]\nenabled = true\n{more}\n");
+    for (text, expected) in [
+        (
+            "[signaling]\nenabled = true\nopen = true".to_owned(),
+            "2: signaling.enabled: needs public_host, because `listen` has only wildcards: the \
+             name or IP address that clients reach this server by",
+        ),
+        (
+            "public_host = \"http://h\"".to_owned(),
+            "1: public_host: \"http://h\" must be a host name or an IP address, without scheme, \
+             port and path",
+        ),
+        (
+            on(""),
+            "3: signaling.enabled: needs jwt_secret_file or jwt_public_key_file, or open = true",
+        ),
+        (
+            on("open = true\n[http]\nlisten = []"),
+            "3: signaling.enabled: needs an address in http.listen, or http.shared",
+        ),
+        (
+            on("open = true\norigins = [\"https://a.test\", \"https://b.test/\"]"),
+            "5: signaling.origins[1]: \"https://b.test/\" is not an origin; write it like \
+             \"https://example.org\", without a path",
+        ),
+        (
+            on("jwt_secret_file = \"short\""),
+            "4: signaling.jwt_secret_file: a secret for HS256 needs at least 32 bytes",
+        ),
+        (
+            on("jwt_public_key_file = \"no.pem\""),
+            "4: signaling.jwt_public_key_file: \"no.pem\" is not a public key of Ed25519 or RSA in \
+             PEM",
+        ),
+    ] {
+        let error = home.parse(&text, None).unwrap_err().to_string();
+        assert_eq!(error, format!("{}:{expected}", file.display()), "{text}");
+    }
+    let (config, _) = home.parse(&on("jwt_secret_file = \"hs256\""), None).unwrap();
+    let signaling = config.http.signaling.unwrap();
+    assert!(!signaling.hub.open && signaling.keys.len() == 1);
+    assert_eq!(config.public_host.unwrap().to_string(), "h");
+    assert!(accepted("").http.signaling.is_none());
 }
 
 #[test]

@@ -3,18 +3,24 @@
 //! Families are built as values, without a registry: one that lives for a single scrape would only
 //! ask for each name and label a second time.
 
+mod signaling;
+
 use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
+use super::signaling::Counts;
 use super::{Connections, PortCounts, Snapshot, Tls};
 use crate::stun::Code;
 use crate::turn::allocation::Transport;
 use crate::turn::stats::{self, Direction, DropReason, RequestMethod, Stats, Traffic};
 
 /// Writes what one scrape shows.
-pub(super) fn render(snapshot: &Snapshot) -> prometheus::Result<String> {
+pub(super) fn render(
+    snapshot: &Snapshot,
+    signaling: Option<&Counts>,
+) -> prometheus::Result<String> {
     let shards = snapshot.shards.as_slice();
     let mut families = vec![build_info()];
     families.extend(allocations(shards));
@@ -25,6 +31,7 @@ pub(super) fn render(snapshot: &Snapshot) -> prometheus::Result<String> {
     families.push(relay_ports(snapshot.relay_ports));
     families.extend(connections(&snapshot.connections));
     families.extend(snapshot.tls.iter().flat_map(certificates));
+    families.extend(signaling.into_iter().flat_map(signaling::families));
     families.extend(process());
     // The encoder takes no family without rows.
     families.retain(|family| !family.get_metric().is_empty());
@@ -309,7 +316,7 @@ mod tests {
 
     #[test]
     fn every_family_has_one_help_and_one_type_line_before_its_rows() {
-        let text = render(&two_shards()).unwrap();
+        let text = render(&two_shards(), None).unwrap();
 
         let mut described = BTreeSet::new();
         let mut typed = BTreeSet::new();
@@ -335,7 +342,7 @@ mod tests {
 
     #[test]
     fn names_are_those_the_design_promises() {
-        let text = render(&Snapshot { tls: None, ..two_shards() }).unwrap();
+        let text = render(&Snapshot { tls: None, ..two_shards() }, None).unwrap();
 
         let ours: BTreeSet<_> = text
             .lines()
@@ -481,7 +488,7 @@ mod tests {
 
     /// Every line that is not a comment, by name and labels; a name seen twice is a failure.
     fn series(snapshot: &Snapshot) -> BTreeMap<String, f64> {
-        let text = render(snapshot).unwrap();
+        let text = render(snapshot, None).unwrap();
         let mut series = BTreeMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').unwrap();

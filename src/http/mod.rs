@@ -1,37 +1,46 @@
-//! The admin plane: metrics and health, on its own thread, never on the data path.
+//! The admin plane: metrics, health and signaling, on its own thread, never on the data path.
 //!
 //! It owns its listeners and connections, and sees the rest of the server only through
 //! [`Inspect`]. A client of it, however slow, large or numerous, must never cost a relayed packet:
 //! header bytes, waiting, and connections all have a bound.
 
+pub mod credentials;
 mod metrics;
+pub mod origin;
+pub mod signaling;
 #[cfg(test)]
 mod tests;
+pub mod token;
 mod visitor;
+mod ws;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
 use crate::turn::stats::Stats;
+use signaling::Signaling;
 
 pub use visitor::Visitor;
 
@@ -57,7 +66,7 @@ const BACKLOG: i32 = 128;
 
 const NO_ANSWER: &str = "a shard does not answer\n";
 
-/// Where the admin plane listens.
+/// Where the admin plane listens, and what it offers besides metrics and health.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Addresses of the HTTP listener.
@@ -66,6 +75,8 @@ pub struct Config {
     pub shared: bool,
     /// Whether visitors may see what the server tells its operator.
     pub shared_admin: bool,
+    /// Signaling; `None`: there is none.
+    pub signaling: Option<signaling::Config>,
 }
 
 /// What the running server shows of itself.
@@ -164,11 +175,13 @@ impl Listeners {
     pub async fn serve<V: Visitor>(
         self,
         inspect: Arc<dyn Inspect>,
+        signaling: Option<Arc<Signaling>>,
         visitors: mpsc::Receiver<V>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let public = public_routes().with_state(Arc::clone(&inspect));
-        let router = admin_routes().with_state(inspect).merge(public.clone());
+        let public = public_routes(signaling.clone()).with_state(Arc::clone(&inspect));
+        let admin = admin_routes(signaling.clone()).with_state(inspect);
+        let router = admin.merge(public.clone());
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let (stop, stopping) = watch::channel(());
         let mut acceptors = JoinSet::new();
@@ -178,7 +191,16 @@ impl Listeners {
         }
         let shown = if self.shared_admin { router } else { public };
         acceptors.spawn(visitor::receive(visitors, shown, stopping));
-        shutdown.await;
+        match &signaling {
+            None => shutdown.await,
+            Some(signaling) => {
+                tokio::select! {
+                    () = shutdown => {}
+                    () = signaling.keep_time() => {}
+                }
+                signaling.stop().await;
+            }
+        }
         drop(stop);
         while acceptors.join_next().await.is_some() {}
         Ok(())
@@ -221,9 +243,11 @@ async fn accept(
             _ = stopping.changed() => break,
         };
         match accepted {
-            Ok((stream, _)) => match Arc::clone(&slots).try_acquire_owned() {
+            Ok((stream, source)) => match Arc::clone(&slots).try_acquire_owned() {
                 Ok(slot) => {
-                    let connection = serve(stream, router.clone(), slot, stopping.clone());
+                    let router = router.clone();
+                    let source = source.ip();
+                    let connection = serve(stream, source, router, slot, stopping.clone());
                     connections.spawn(connection);
                 }
                 Err(_) => debug!(limit = MAX_CONNECTIONS, "connection over the limit"),
@@ -245,15 +269,20 @@ async fn accept(
 /// Serves one connection, which takes up `_slot` until it closes or speaks another protocol.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    source: IpAddr,
     router: Router,
     _slot: OwnedSemaphorePermit,
     mut stopping: watch::Receiver<()>,
 ) {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ws::Source(source));
+        router.clone().oneshot(request.map(Body::new))
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
@@ -273,23 +302,27 @@ async fn serve(
 }
 
 /// What the server tells its operator.
-fn admin_routes() -> Router<Arc<dyn Inspect>> {
+fn admin_routes(signaling: Option<Arc<Signaling>>) -> Router<Arc<dyn Inspect>> {
+    let metrics = async move |State(inspect): State<Arc<dyn Inspect>>| {
+        metrics(&*inspect, signaling.as_deref()).await
+    };
     Router::new().route("/metrics", get(metrics))
 }
 
 /// What anybody may ask.
-fn public_routes() -> Router<Arc<dyn Inspect>> {
-    Router::new()
+fn public_routes(signaling: Option<Arc<Signaling>>) -> Router<Arc<dyn Inspect>> {
+    signaling
+        .map_or_else(Router::new, signaling::routes)
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
 }
 
-async fn metrics(State(inspect): State<Arc<dyn Inspect>>) -> Response {
+async fn metrics(inspect: &dyn Inspect, signaling: Option<&Signaling>) -> Response {
     let Some(snapshot) = inspect.snapshot().await else {
         return (StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER).into_response();
     };
-    match metrics::render(&snapshot) {
+    match metrics::render(&snapshot, signaling.map(Signaling::counts).as_ref()) {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             error!(%error, "cannot write metrics");

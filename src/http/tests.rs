@@ -235,7 +235,7 @@ async fn shutdown_closes_idle_connections_and_cuts_hanging_ones() {
 async fn visitors_see_what_is_public_and_nothing_else() {
     for (shared_admin, metrics) in [(false, 404), (true, 200)] {
         let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        let config = Config { listen, shared: true, shared_admin };
+        let config = Config { listen, shared: true, shared_admin, signaling: None };
         let admin = Admin::serve(Listeners::bind(&config).unwrap());
         for (path, status) in
             [("/healthz", 200), ("/readyz", 200), ("/metrics", metrics), ("/nothing", 404)]
@@ -286,7 +286,13 @@ async fn an_upgraded_connection_leaves_its_place_to_another_one() {
     let slots = Arc::new(Semaphore::new(1));
     let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
     let (_stop, stopping) = watch::channel(());
-    let serving = tokio::spawn(serve(accepted, Router::new().fallback(echo), slot, stopping));
+    let serving = tokio::spawn(serve(
+        accepted,
+        Ipv4Addr::LOCALHOST.into(),
+        Router::new().fallback(echo),
+        slot,
+        stopping,
+    ));
 
     // What follows the head at once belongs to the other protocol.
     let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nfirst";
@@ -325,7 +331,7 @@ impl Admin {
         let (shutdown, stopped) = oneshot::channel();
         let inspect = Arc::clone(&server);
         let (visitors, arriving) = mpsc::channel(1);
-        let serving = tokio::spawn(listeners.serve(inspect, arriving, async {
+        let serving = tokio::spawn(listeners.serve(inspect, None, arriving, async {
             stopped.await.ok();
         }));
         Self { address, server, serving, visitors, shutdown }

@@ -50,7 +50,8 @@ pub(super) async fn receive<V: Visitor>(
         match visitor.enter() {
             Ok((client, stream)) => {
                 debug!(%client, "serving HTTP on a port of TURN");
-                connections.spawn(serve(stream, router.clone(), slot, stopping.clone()));
+                let connection = serve(stream, client.ip(), router.clone(), slot, stopping.clone());
+                connections.spawn(connection);
             }
             Err(error) => debug!(%error, "connection not taken over"),
         }

@@ -19,6 +19,7 @@ pub mod sys;
 mod tcp_relay;
 mod thread;
 mod udp;
+mod urls;
 mod work;
 
 use std::io;
@@ -42,6 +43,7 @@ use thread::{Handle, Listening, Start};
 use work::Shared;
 
 pub use stream::{certificates, count, handover, tls};
+pub use urls::ice_urls;
 
 /// Whether several shards can listen on one port. Windows has no `SO_REUSEPORT`.
 pub const SHARES_PORTS: bool = cfg!(not(windows));

@@ -4,6 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
 use sha1::Sha1;
 
 /// The user name of `user` until `expires_unix_secs`.
@@ -19,6 +20,36 @@ pub fn password(secret: &str, username: &str) -> String {
         .expect("HMAC takes keys of any length");
     mac.update(username.as_bytes());
     STANDARD.encode(mac.finalize().into_bytes())
+}
+
+/// What a client authenticates with, until its time has passed.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The user name, which says until when.
+    pub username: String,
+    /// The password that belongs to it.
+    pub password: String,
+}
+
+impl Credentials {
+    /// Makes credentials for `user` that are good until `expires_unix_secs`.
+    #[must_use]
+    pub fn mint(secret: &str, user: &str, expires_unix_secs: u64) -> Self {
+        let username = username(expires_unix_secs, user);
+        Self { password: password(secret, &username), username }
+    }
+
+    /// An entry of `iceServers`, as `RTCPeerConnection` takes it.
+    #[must_use]
+    pub fn ice_server(&self, urls: &[String]) -> Value {
+        json!({ "urls": urls, "username": self.username, "credential": self.password })
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
 /// Whether a user name is a time-limited one whose time has not passed.

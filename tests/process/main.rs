@@ -4,6 +4,7 @@
 //! from hanging; nothing is timed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bench;
 mod cli;
 mod client;
 mod deploy;
@@ -15,6 +16,7 @@ mod memory;
 mod proxy;
 mod scan;
 mod server;
+mod signaling;
 mod snippets;
 mod streams;
 mod tls;

@@ -139,7 +139,7 @@ pub(crate) fn write_pair(config: &ConfigFile, cert_name: &str, key_name: &str, s
     config.write(key_name, &pem("PRIVATE KEY", &key.serialize_der()));
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     use base64::Engine;
 
     let text = base64::prelude::BASE64_STANDARD.encode(der);

@@ -18,12 +18,14 @@ use super::outgoing::Outgoing;
 use super::{Options, error};
 use crate::turn::stats::DropReason;
 
+mod affinity;
 mod cmsg;
 mod interfaces;
 mod name;
 mod receive;
 mod send;
 
+pub use affinity::pin;
 pub use interfaces::interface_addresses;
 pub(in crate::net::sys) use receive::ReceiveHeaders;
 pub(in crate::net) use send::SendScratch;

@@ -136,3 +136,8 @@ impl SendScratch {
 pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
     Ok(Vec::new())
 }
+
+/// Keeping a thread on one core is not portable.
+pub fn pin(_: usize) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}

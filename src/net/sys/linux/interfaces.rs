@@ -23,7 +23,8 @@ pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
         let broadcasts = entry.ifa_flags & libc::IFF_BROADCAST as u32 != 0;
         // SAFETY: as above.
         let broadcast = match unsafe { address(entry.ifa_ifu) } {
-            Some(IpAddr::V4(broadcast)) if broadcasts => Some(broadcast),
+            // Where none was set, glibc gives the interface's own address in its place.
+            Some(IpAddr::V4(broadcast)) if broadcasts && broadcast != ip => Some(broadcast),
             _ => None,
         };
         addresses.push(InterfaceAddress { ip, broadcast });

@@ -1,0 +1,193 @@
+//! Peers meet over real sockets.
+
+use std::time::Duration;
+
+use hairpin::signal::OUTBOUND_BYTES;
+use serde_json::json;
+
+use crate::common::scrape;
+use crate::socket::{
+    CLOSE, FIN, GOOD, PING, Received, Socket, TEXT, closed_server, handshake, open_server, token,
+};
+
+#[tokio::test]
+async fn two_peers_meet_in_a_room_and_signal() {
+    let server = open_server();
+    let (mut alice, mut bob) =
+        (Socket::connect(server.http()).await, Socket::connect(server.http()).await);
+    let (welcome, _) = alice.join("alice", "r").await;
+    let ice = &welcome["payload"]["iceServers"][0];
+    assert_eq!(ice["username"], "dev");
+    let turn = server.turn();
+    let urls = [
+        format!("stun:{turn}"),
+        format!("turn:{turn}?transport=udp"),
+        format!("turn:{turn}?transport=tcp"),
+        format!("turns:{turn}?transport=tcp"),
+    ];
+    assert_eq!(ice["urls"], json!(urls));
+    let (_, peers) = bob.join("bob", "r").await;
+    assert_eq!(peers["payload"]["peers"], json!([{ "id": "alice", "polite": true }]));
+    let joined = alice.message().await;
+    assert_eq!(joined["payload"], json!({ "id": "bob", "polite": false }));
+    alice.say(json!({ "type": "offer", "from": "bob", "to": "bob", "payload": "sdp" })).await;
+    let offer = json!({ "type": "offer", "from": "alice", "to": "bob", "payload": "sdp" });
+    assert_eq!(bob.message().await, offer);
+    bob.frame(FIN | CLOSE, &1000u16.to_be_bytes()).await;
+    assert_eq!(bob.end().await, Received::Close(Some(1000)));
+    assert_eq!(alice.message().await["type"], "peer-left");
+}
+
+#[tokio::test]
+async fn peers_meet_on_the_port_of_turn_too() {
+    let server = open_server();
+    let mut alice = Socket::connect(server.http()).await;
+    alice.join("alice", "r").await;
+    let mut bob = Socket::connect(server.turn()).await;
+    bob.join("bob", "r").await;
+    assert_eq!(alice.message().await["payload"]["id"], "bob");
+    bob.say(json!({ "type": "x", "to": "alice" })).await;
+    assert_eq!(alice.message().await["from"], "bob");
+}
+
+#[tokio::test]
+async fn who_loses_the_socket_comes_back_and_nobody_noticed() {
+    let server = open_server();
+    let (mut alice, mut bob) =
+        (Socket::connect(server.http()).await, Socket::connect(server.http()).await);
+    let (welcome, _) = alice.join("alice", "r").await;
+    bob.join("bob", "r").await;
+    drop(alice);
+    let lost = r#"hairpin_signaling_peers{state="lost"}"#;
+    while scrape(server.http()).await.get(lost) < 1.0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    bob.say(json!({ "type": "candidate", "to": "alice", "payload": 1 })).await;
+    let mut alice = Socket::connect(server.http()).await;
+    let secret = &welcome["payload"]["secret"];
+    alice
+        .say(json!({
+            "type": "join", "from": "alice", "room": "r", "payload": { "secret": secret },
+        }))
+        .await;
+    assert_eq!(alice.message().await["payload"]["resumed"], true);
+    assert_eq!(alice.message().await["type"], "peers");
+    assert_eq!(alice.message().await["payload"], 1);
+    alice.say(json!({ "type": "x", "to": "bob" })).await;
+    assert_eq!(bob.message().await["type"], "x");
+}
+
+#[tokio::test]
+async fn a_taken_over_connection_is_told() {
+    let server = open_server();
+    let mut old = Socket::connect(server.http()).await;
+    let (welcome, _) = old.join("alice", "r").await;
+    let mut new = Socket::connect(server.http()).await;
+    let secret = &welcome["payload"]["secret"];
+    new.say(json!({ "type": "join", "from": "alice", "payload": { "secret": secret } })).await;
+    let bye = old.message().await;
+    assert_eq!((&bye["type"], &bye["payload"]["code"]), (&json!("bye"), &json!("replaced")));
+    assert_eq!(old.end().await, Received::Close(Some(4000)));
+}
+
+#[tokio::test]
+async fn a_token_may_come_in_the_query_or_the_subprotocol_or_the_join() {
+    let server = closed_server();
+    let good = token("alice", &["r"]);
+    let mut socket = Socket::connect_to(server.http(), &format!("/ws?token={good}")).await;
+    let (welcome, _) = socket.join("alice", "r").await;
+    let username = welcome["payload"]["iceServers"][0]["username"].as_str().unwrap();
+    assert!(username.ends_with(":alice"), "{username}");
+
+    let protocols = format!("hairpin, hairpin.token.{}", token("bob", &["r"]));
+    let headers = [&GOOD[..], &[("Sec-WebSocket-Protocol", &*protocols)]].concat();
+    let (_, head, _) = handshake(server.http(), "/ws", &headers).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.contains("\r\nsec-websocket-protocol: hairpin\r\n"), "{head}");
+
+    let mut socket = Socket::connect(server.http()).await;
+    socket.say(json!({ "type": "join", "from": "bob", "room": "r" })).await;
+    assert_eq!(socket.message().await["payload"]["code"], "unauthorized");
+    let payload = json!({ "token": token("bob", &["r"]) });
+    socket.say(json!({ "type": "join", "from": "bob", "room": "r", "payload": payload })).await;
+    assert_eq!(socket.message().await["type"], "welcome");
+}
+
+#[tokio::test]
+async fn a_bad_token_is_refused_before_the_upgrade() {
+    let server = closed_server();
+    let good = token("alice", &["r"]);
+    let forged = format!("{}x", &good[..good.len() - 1]);
+    for bad in ["x", "", &forged] {
+        let (_, head, _) = handshake(server.http(), &format!("/ws?token={bad}"), &GOOD).await;
+        assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
+    }
+    let refused = scrape(server.http()).await;
+    assert_eq!(refused.get(r#"hairpin_signaling_refused_total{reason="token"}"#), 3.0);
+}
+
+#[tokio::test]
+async fn pings_are_answered_at_both_levels() {
+    let server = open_server();
+    let mut socket = Socket::connect(server.http()).await;
+    socket.frame(FIN | PING, b"are you there").await;
+    assert_eq!(socket.receive().await, Received::Pong(b"are you there".to_vec()));
+    socket.say(json!({ "type": "ping", "payload": 7 })).await;
+    let pong = json!({ "type": "pong", "from": "server", "payload": 7 });
+    assert_eq!(socket.message().await, pong);
+}
+
+#[tokio::test]
+async fn a_message_may_come_in_fragments() {
+    let server = open_server();
+    let mut socket = Socket::connect(server.http()).await;
+    let text = json!({ "type": "ping", "payload": "ä" }).to_string();
+    let (first, rest) = text.as_bytes().split_at(text.len() - 3);
+    socket.frame(TEXT, first).await;
+    socket.frame(FIN | PING, b"in between").await;
+    socket.frame(FIN, rest).await;
+    assert_eq!(socket.receive().await, Received::Pong(b"in between".to_vec()));
+    assert_eq!(socket.message().await["payload"], "ä");
+}
+
+/// What it did not read is thrown away, and the others notice nothing.
+#[tokio::test]
+async fn a_slow_consumer_is_closed_at_the_cap() {
+    let server = open_server();
+    let (mut alice, mut bob) =
+        (Socket::connect(server.http()).await, Socket::connect(server.http()).await);
+    alice.join("alice", "r").await;
+    bob.join("bob", "r").await;
+    assert_eq!(alice.message().await["type"], "peer-joined");
+    let large = "x".repeat(60_000);
+    let slow = r#"hairpin_signaling_closed_total{reason="slow"}"#;
+    // What the system's buffers take is not known; the cap comes on top.
+    let most = 64 * 1024 * 1024 / large.len() + OUTBOUND_BYTES / large.len();
+    let mut closed = false;
+    for sent in 0..most {
+        bob.say(json!({ "type": "x", "room": "r", "payload": large })).await;
+        // Below the rate that closes the sender.
+        tokio::time::sleep(Duration::from_millis(21)).await;
+        if sent % 8 == 7 && scrape(server.http()).await.get(slow) > 0.0 {
+            closed = true;
+            break;
+        }
+    }
+    assert!(closed, "never closed");
+    bob.say(json!({ "type": "ping", "payload": 1 })).await;
+    assert_eq!(bob.message().await["type"], "pong");
+    let memory = scrape(server.http()).await.get("hairpin_signaling_connections");
+    assert_eq!(memory, 1.0);
+    drop(alice);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_says_goodbye() {
+    let server = open_server();
+    let mut socket = Socket::connect(server.http()).await;
+    socket.join("alice", "r").await;
+    let stopping = std::thread::spawn(move || drop(server));
+    assert_eq!(socket.message().await["payload"]["code"], "shutdown");
+    assert_eq!(socket.end().await, Received::Close(Some(1001)));
+    tokio::task::spawn_blocking(move || stopping.join().unwrap()).await.unwrap();
+}
