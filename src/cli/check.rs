@@ -55,11 +55,7 @@ fn as_text(config: &Config, origin: &Origin, unix_secs: u64) -> String {
     let auth = &config.turn.auth;
     let limits = &config.turn.limits;
     let net = &config.net;
-    let threads = match net.threads {
-        0 if !SHARES_PORTS => "one".to_owned(),
-        0 => "one per core".to_owned(),
-        threads => threads.to_string(),
-    };
+    let threads = threads(net.threads);
     let relays_from = net.relays_from();
     let relay_addresses = match (relays_from.is_empty(), net.relay_addresses.is_empty()) {
         (true, _) => "none".to_owned(),
@@ -233,6 +229,14 @@ fn certificates(tls: &tls::Config, unix_secs: u64) -> String {
         lines.push_str(&format!("certificate    {names}; expires in {days} days\n"));
     }
     lines
+}
+
+fn threads(count: usize) -> String {
+    match count {
+        0 if !SHARES_PORTS => "one".to_owned(),
+        0 => "one per core".to_owned(),
+        count => count.to_string(),
+    }
 }
 
 fn peers(config: &Config) -> String {
