@@ -52,10 +52,13 @@ async function open(path, faults = []) {
   return page;
 }
 
-const text = (page, id) => page.$eval(`#${id}`, (element) => element.textContent.trim());
+function text(page, id) {
+  return page.$eval(`#${id}`, (element) => element.textContent.trim());
+}
 
-const framesBeyond = (page, count) => page.waitForFunction(
-  (least) => Number(document.getElementById("frames").textContent) >= least, {}, count);
+function framesBeyond(page, count) {
+  return page.waitForFunction((least) => Number(document.getElementById("frames").textContent) >= least, {}, count);
+}
 
 /** Two people meet, over one transport; then one of them loses the socket for a while. */
 async function call() {
@@ -95,7 +98,7 @@ async function loseSocket(page) {
   const count = await page.evaluate(() => {
     const { testSockets } = window;
     testSockets.at(-1).addEventListener("close", () => { window.testSocketLost = true; });
-    testSockets.at(-1).close();
+    testSockets.at(-1).close(4000);
     return testSockets.length;
   });
   await page.waitForFunction((before) => window.testSocketLost

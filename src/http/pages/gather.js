@@ -4,16 +4,19 @@ import { causeOf, isTurn } from "./ice.js";
 
 /** A TLS handshake to a far server, and the retransmissions of a lossy way, fit in here. */
 const GATHERING_MS = 15_000;
+/** What browsers say in place of a server's code where there is none. */
+const NO_ANSWER = 701;
 
 /**
  * Gathers candidates through these servers, until there is one of the wanted type or no more come.
- * Returns them, and the causes of what failed, in words.
+ * Returns them; the causes of what failed, in words, what servers said first; and whether there was
+ * an answer: each of this machine's addresses asks by itself, and one that failed says so.
  */
 export async function gather(iceServers, wanted) {
   const iceTransportPolicy = wanted === "relay" ? "relay" : "all";
   const connection = new RTCPeerConnection({ iceServers, iceTransportPolicy });
   const candidates = [];
-  const errors = new Set();
+  const failures = [];
   const done = new Promise((resolve) => {
     setTimeout(resolve, GATHERING_MS);
     connection.addEventListener("icecandidate", ({ candidate }) => {
@@ -21,13 +24,15 @@ export async function gather(iceServers, wanted) {
       candidates.push(described(candidate, iceServers));
       if (candidate.type === wanted) resolve();
     });
-    connection.addEventListener("icecandidateerror", (event) => errors.add(causeOf(event)));
+    connection.addEventListener("icecandidateerror", (event) => failures.push(event));
   });
   connection.createDataChannel("gathering");
   await connection.setLocalDescription();
   await done;
   connection.close();
-  return { candidates, errors: [...errors] };
+  const asking = candidates.filter(({ type, protocol }) => type === "host" && protocol === "udp");
+  failures.sort((a, b) => (a.errorCode === NO_ANSWER) - (b.errorCode === NO_ANSWER));
+  return { candidates, errors: [...new Set(failures.map(causeOf))], answered: asking.length > failures.length };
 }
 
 function described(candidate, iceServers) {

@@ -2,6 +2,8 @@
 
 const FIRST_RETRY_MS = 300;
 const LAST_RETRY_MS = 5000;
+/** Any code of a program's own tells the server that this is no leave. */
+const WILL_BE_BACK = 4000;
 /** After these errors trying again would bring the same answer. */
 export const FATAL = ["room-unavailable", "unauthorized"];
 
@@ -85,7 +87,7 @@ export class Signaling extends EventTarget {
   /** After a change of networks the old socket may take minutes to notice. */
   #hurry() {
     this.#retry = FIRST_RETRY_MS;
-    this.#socket.close();
+    this.#socket.close(WILL_BE_BACK);
   }
 
   #write(message) {
