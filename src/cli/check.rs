@@ -1,7 +1,7 @@
 //! `hairpin check`: what would a server with this configuration do?
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Error;
 use crate::config::{Bandwidth, Config, Lifetime, Origin, SECS_PER_DAY};
 use crate::logging::escaped;
-use crate::net::{SHARES_PORTS, clock, tls};
+use crate::net::{self, SHARES_PORTS, clock, tls};
 use crate::server;
 use crate::turn::{ChannelRange, Discovery};
 
@@ -64,6 +64,7 @@ fn as_text(config: &Config, origin: &Origin, unix_secs: u64) -> String {
         (false, true) => format!("{} (from the listeners)", list(&relays_from)),
         (false, false) => list(&relays_from),
     };
+    let external = external(net, &relays_from);
     let bandwidth = match net.user_bandwidth {
         0 => "no limit".to_owned(),
         bytes => Bandwidth(bytes).to_string(),
@@ -75,6 +76,7 @@ realm          {}
 listen         {} (UDP, TCP{})
 {}threads        {threads}
 relay          ports {}-{} ({}), addresses: {relay_addresses}
+{external}\
 credentials    users: {}, shared secrets: {}
 peers          {}
 allocations    per user: {}, in all: {}
@@ -134,6 +136,12 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "high": net.relay_ports.end(),
             "addresses": net.relay_addresses,
             "resolved": net.relays_from(),
+            "external": net.external.aliases(&net.relays_from()).iter().map(|alias| json!({
+                "external": alias.external,
+                "local": alias.local,
+            })).collect::<Vec<_>>(),
+            "asked": net.external.unknown(&net.relays_from()),
+            "external_stun": net.external.stun,
         },
         "auth": {
             "users": auth.users.len(),
@@ -174,10 +182,29 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
 /// All that `serve` would warn of.
 fn warnings(config: &Config, origin: &Origin) -> Vec<String> {
     let mut warnings = config.warnings(origin);
-    warnings.extend(config.net.relays_from().into_iter().filter_map(|address| {
+    let relays_from = config.net.relays_from();
+    let external = &config.net.external;
+    let (aliases, asked) = (external.aliases(&relays_from), external.unknown(&relays_from));
+    let shown = relays_from.iter().filter(|relay| !asked.contains(relay)).map(|&relay| {
+        aliases.iter().find(|alias| alias.local == relay).map_or(relay, |alias| alias.external)
+    });
+    warnings.extend(shown.filter_map(|address| {
         Some(format!("relay address {address}: {}", server::reach_warning(address)?))
     }));
     warnings
+}
+
+/// A whole line, or nothing.
+fn external(net: &net::Config, relays_from: &[IpAddr]) -> String {
+    let known = net.external.aliases(relays_from);
+    let known = known.iter().map(|alias| format!("{} for {}", alias.external, alias.local));
+    let stun = net.external.stun.as_deref().unwrap_or_default();
+    let asked = net.external.unknown(relays_from);
+    let asked = asked.iter().map(|local| format!("for {local} ask {stun}"));
+    match known.chain(asked).collect::<Vec<_>>() {
+        lines if lines.is_empty() => String::new(),
+        lines => format!("external       {}\n", lines.join(", ")),
+    }
 }
 
 /// A whole line.
@@ -241,6 +268,7 @@ fn list<T: ToString>(items: &[T]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::external::Known;
 
     #[test]
     fn the_explanation_says_what_the_server_would_do() {
@@ -278,6 +306,26 @@ log            info as text, to stderr
             text.contains("\ncertificate    localhost, 127.0.0.1, ::1; has expired\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn external_addresses_are_told_and_silence_the_warning_about_private_ones() {
+        let mut config = Config::dev();
+        config.net.relay_addresses = vec!["10.0.0.4".parse().unwrap()];
+        let text = |config: &Config| as_text(config, &Origin::default(), 0);
+        let warning = "cannot reach relayed addresses like this one";
+        assert!(text(&config).contains(warning));
+        config.net.external.stun = Some("stun.example.org:3478".to_owned());
+        let asked = text(&config);
+        assert!(asked.contains("\nexternal       for 10.0.0.4 ask stun.example.org:3478\n"));
+        assert!(!asked.contains(warning), "{asked}");
+        let external = "8.8.4.4".parse().unwrap();
+        config.net.external.known = vec![Known { external, local: None }];
+        let known = text(&config);
+        assert!(known.contains("\nexternal       8.8.4.4 for 10.0.0.4\n"), "{known}");
+        assert!(!known.contains(warning), "{known}");
+        let relay = &as_json(&config, &Origin::default())["relay"];
+        assert_eq!(relay["external"], json!([{ "external": "8.8.4.4", "local": "10.0.0.4" }]));
     }
 
     #[test]

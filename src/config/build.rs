@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::Config;
 use super::discovery;
 use super::error::{Fault, Key};
+use super::external;
 use super::file::{Auth, File, Limits, Relay};
 use super::secrets::{self, Reader};
 use super::tls;
@@ -52,17 +53,19 @@ pub(super) fn config(
     };
     let software =
         file.stun.software.then(|| concat!("hairpin ", env!("CARGO_PKG_VERSION")).to_owned());
-    let net = net::Config {
+    let mut net = net::Config {
         listen,
         threads: file.threads.0 as usize,
-        relay_ports: file.relay.ports.0,
+        relay_ports: file.relay.ports.0.clone(),
         relay_addresses: file.relay.addresses.iter().map(|host| host.0).collect(),
+        external: net::external::Config::default(),
         allocations_per_user: file.limits.allocations_per_user.0 as usize,
         allocations: file.limits.allocations.0 as usize,
         user_bandwidth: file.limits.user_bandwidth.0,
         unauthenticated_idle: file.limits.unauthenticated_idle.0,
         tls,
     };
+    net.external = external::config(&file.relay, &net)?;
     let limits = turn::limits::Config {
         permissions_per_allocation: file.limits.permissions_per_allocation.0 as usize,
         channels_per_allocation: file.limits.channels_per_allocation.0 as usize,

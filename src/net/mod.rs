@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod egress;
+pub mod external;
 mod journal;
 pub mod ports;
 mod post;
@@ -29,6 +30,7 @@ use rand::Rng;
 
 use crate::stun::AddressFamily;
 use crate::turn::{self, Stats, policy};
+use external::{AskError, Externals};
 use ports::{PortCounts, PortPool};
 use quota::Quotas;
 use stream::certificates::Certificates;
@@ -53,6 +55,8 @@ pub struct Config {
     pub relay_ports: RangeInclusive<u16>,
     /// Local addresses of relay sockets, at most one per family; empty: the listeners' own.
     pub relay_addresses: Vec<IpAddr>,
+    /// What a 1:1 NAT in front of the machine does.
+    pub external: external::Config,
     /// Allocations one user may hold; 0 is no limit.
     pub allocations_per_user: usize,
     /// Allocations in all; 0 is no limit.
@@ -82,7 +86,7 @@ impl Config {
     }
 }
 
-/// A socket that could not be had.
+/// A socket, or an address, that could not be had.
 #[derive(Debug)]
 pub enum BindError {
     /// One that clients send to.
@@ -101,6 +105,8 @@ pub enum BindError {
         /// Why not.
         error: io::Error,
     },
+    /// The address that peers see.
+    External(AskError),
 }
 
 impl std::fmt::Display for BindError {
@@ -110,6 +116,7 @@ impl std::fmt::Display for BindError {
                 write!(f, "cannot listen on {address} ({transport}): {error}")
             }
             Self::Relay { address, error } => write!(f, "cannot relay from {address}: {error}"),
+            Self::External(error) => error.fmt(f),
         }
     }
 }
@@ -155,12 +162,14 @@ impl Net {
             .iter()
             .map(|&address| PortPool::new(address, config.relay_ports.clone(), seed()))
             .collect();
+        let externals = Externals::start(&config.external, &pools).map_err(BindError::External)?;
         let (addresses, broadcasts) = own_addresses();
         let host = policy::Host {
             endpoints,
             addresses,
+            aliases: externals.aliases(),
             broadcasts,
-            relay_addresses,
+            relay_addresses: pools.iter().map(|pool| pool.advertised()).collect(),
             relay_ports: config.relay_ports.clone(),
         };
         let quotas = Quotas::new(quota::Limits {
@@ -174,7 +183,8 @@ impl Net {
             tls: certificates.clone().map(tls::server_config).map(Arc::new),
             count: Arc::default(),
         };
-        let shared = Shared { pools: Arc::clone(&pools), quotas, bind_warned: Arc::default() };
+        let shared =
+            Shared { pools: Arc::clone(&pools), quotas, externals, bind_warned: Arc::default() };
         let listening = Listening { all: config.listen.clone(), tls: tls.to_vec() };
         let mut net = Self { shards: Vec::new(), listening, certificates, pools };
         for (post, inbox) in post::open(shard_count(config.threads)) {
@@ -213,9 +223,9 @@ impl Net {
         self.certificates.as_deref()
     }
 
-    /// Where relayed addresses are allocated.
-    pub fn relaying(&self) -> impl Iterator<Item = IpAddr> {
-        self.pools.iter().map(|pool| pool.address())
+    /// Where relayed addresses are allocated, each with what peers see.
+    pub fn relaying(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+        self.pools.iter().map(|pool| (pool.address(), pool.advertised()))
     }
 
     /// A copy of each shard's counters; `None` when a shard does not answer in time.

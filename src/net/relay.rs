@@ -17,13 +17,14 @@ const BIND_ATTEMPTS: usize = 16;
 #[derive(Debug)]
 pub(super) struct RelaySocket {
     pub(super) socket: Socket,
+    /// What peers see; behind 1:1 NAT not what the socket is bound to.
     pub(super) address: SocketAddr,
     _port: PortLease,
 }
 
 /// The shard that relays from `address`, if it is one of our relayed addresses.
 pub(super) fn shard_of(pools: &[Arc<PortPool>], address: SocketAddr) -> Option<usize> {
-    pools.iter().find(|pool| pool.address() == address.ip())?.holder(address.port())
+    pools.iter().find(|pool| pool.advertised() == address.ip())?.holder(address.port())
 }
 
 /// Binds a socket of `shard` to a random port, of this parity, of the pool for this family.
@@ -42,10 +43,10 @@ pub(super) fn bind(
     let mut occupied = Vec::new();
     for _ in 0..BIND_ATTEMPTS {
         let port = pool.take(parity, now).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let address = port.address();
-        match Socket::bind(address, Options::default()) {
+        match Socket::bind(port.address(), Options::default()) {
             Ok(socket) => {
                 port.hold(shard);
+                let address = port.advertised();
                 return Ok(RelaySocket { socket, address, _port: port });
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => occupied.push(port),

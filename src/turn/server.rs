@@ -188,6 +188,19 @@ impl Server {
         self.policy.set_own_addresses(addresses, broadcasts);
     }
 
+    /// Tells what the NAT in front of the machine does now, and what relayed addresses show from
+    /// here on. Those allocated before keep what they show, and are found as such no more: nobody
+    /// can reach them there.
+    pub fn set_aliases(&mut self, aliases: Vec<policy::Alias>, relay_addresses: Vec<IpAddr>) {
+        self.policy.set_aliases(aliases, relay_addresses);
+    }
+
+    /// Whether `address` could be one of our own relayed addresses.
+    #[must_use]
+    pub fn may_relay_at(&self, address: std::net::SocketAddr) -> bool {
+        self.policy.is_relayed(address)
+    }
+
     /// Ends all allocations, for a server that stops.
     pub fn shutdown(&mut self, now: Now) {
         while let Some((_, id)) = self.allocations.next_deadline() {

@@ -7,6 +7,7 @@ mod common;
 mod addresses;
 mod client;
 mod discovery;
+mod external;
 mod foreign;
 mod lifetimes;
 mod limits;
