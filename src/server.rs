@@ -10,13 +10,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fmt, io};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::http::{self, Inspect, Inspection, PortCounts, Snapshot};
+use crate::http::{self, Connections, Inspect, Inspection, PortCounts, Snapshot, Visitor};
 use crate::logging::escaped;
 use crate::net::certificates::Reload;
+use crate::net::count::{Kind, Refusal};
+use crate::net::handover::{HANDOVERS_MAX, Handover, HttpStream};
 use crate::net::{BindError, Net};
 use crate::turn::policy;
 
@@ -102,8 +104,10 @@ impl Running {
     pub fn start(config: &Config) -> Result<Self, Error> {
         let http = http::Listeners::bind(&config.http).map_err(Error::Http)?;
         let http_addresses = http.addresses();
-        let net =
-            Net::start(&config.net, &config.turn, http_addresses.clone()).map_err(Error::Bind)?;
+        let (handovers, visitors) = mpsc::channel(HANDOVERS_MAX);
+        let handovers = config.http.shared.then_some(handovers);
+        let net = Net::start(&config.net, &config.turn, http_addresses.clone(), handovers)
+            .map_err(Error::Bind)?;
         let addresses = Addresses {
             listen: net.listening().to_vec(),
             tls: net.listening_tls().to_vec(),
@@ -114,7 +118,7 @@ impl Running {
         let inspect = Arc::clone(&state);
         let http = std::thread::Builder::new()
             .name("http".into())
-            .spawn(move || serve_http(http, inspect, stopped))
+            .spawn(move || serve_http(http, inspect, visitors, stopped))
             .map_err(Error::Http)?;
         Ok(Self { addresses, state, http, stop_http })
     }
@@ -244,16 +248,29 @@ async fn watch(running: &Running) {
     }
 }
 
-fn serve_http(listeners: http::Listeners, state: Arc<State>, stopped: oneshot::Receiver<()>) {
+fn serve_http(
+    listeners: http::Listeners,
+    state: Arc<State>,
+    visitors: mpsc::Receiver<Handover>,
+    stopped: oneshot::Receiver<()>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.and_then(|runtime| {
-        runtime.block_on(listeners.serve(state, async {
+        runtime.block_on(listeners.serve(state, visitors, async {
             // The sender is dropped only together with the server.
             let _ = stopped.await;
         }))
     });
     if let Err(error) = served {
         error!(%error, "the admin plane failed");
+    }
+}
+
+impl Visitor for Handover {
+    type Stream = HttpStream;
+
+    fn enter(self) -> io::Result<(SocketAddr, HttpStream)> {
+        self.open()
     }
 }
 
@@ -272,7 +289,10 @@ impl Inspect for State {
                     failed_reloads: counts.failed,
                 }
             });
-            Some(Snapshot { shards, relay_ports, tls })
+            let live = Kind::ALL.iter().map(|&kind| (kind.label(), self.net.connections(kind)));
+            let refused = Refusal::ALL.iter().map(|&why| (why.label(), self.net.refused(why)));
+            let connections = Connections { live: live.collect(), refused: refused.collect() };
+            Some(Snapshot { shards, relay_ports, tls, connections })
         })
     }
 

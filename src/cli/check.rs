@@ -1,10 +1,11 @@
 //! `hairpin check`: what would a server with this configuration do?
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::Error;
@@ -73,8 +74,8 @@ fn as_text(config: &Config, origin: &Origin, unix_secs: u64) -> String {
         "\
 configuration  {origin}: ok
 realm          {}
-listen         {} (UDP, TCP{})
-{}threads        {threads}
+listen         {} (UDP, TCP{}{})
+{}{}threads        {threads}
 relay          ports {}-{} ({}), addresses: {relay_addresses}
 {external}\
 credentials    users: {}, shared secrets: {}
@@ -89,6 +90,8 @@ log            {} as {}, to stderr
         auth.realm,
         list(&net.listen),
         if net.tls.is_some() { ", TLS" } else { "" },
+        if config.http.shared { ", HTTP" } else { "" },
+        proxies(&net.proxies),
         net.tls.as_ref().map_or_else(String::new, |tls| certificates(tls, unix_secs)),
         net.relay_ports.start(),
         net.relay_ports.end(),
@@ -104,7 +107,7 @@ log            {} as {}, to stderr
         Lifetime(limits.max_lifetime),
         limit(limits.unauthenticated_per_source as usize),
         config.turn.discovery.as_ref().map_or_else(String::new, discovery),
-        http(&config.http.listen),
+        http(config),
         config.log.level,
         config.log.format,
     );
@@ -170,7 +173,10 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
         "nat_discovery": config.turn.discovery.as_ref().map(Discovery::addresses),
         "rfc5766_channels": config.turn.channels == ChannelRange::Rfc5766,
         "software": config.turn.software,
+        "proxy_sources": net.proxies,
         "http": config.http.listen,
+        "http_shared": config.http.shared,
+        "http_shared_admin": config.http.shared_admin,
         "log": {
             "level": config.log.level.to_string(),
             "format": config.log.format.to_string(),
@@ -224,11 +230,8 @@ fn certificates(tls: &tls::Config, unix_secs: u64) -> String {
             [] => "no name at all".to_owned(),
             names => escaped(&list(names)).to_string(),
         };
-        let expiry = match pair.certificate.not_after().checked_sub(unix_secs) {
-            Some(left) => format!("expires in {} days", left / SECS_PER_DAY),
-            None => "has expired".to_owned(),
-        };
-        lines.push_str(&format!("certificate    {names}; {expiry}\n"));
+        let days = pair.certificate.not_after().saturating_sub(unix_secs) / SECS_PER_DAY;
+        lines.push_str(&format!("certificate    {names}; expires in {days} days\n"));
     }
     lines
 }
@@ -247,10 +250,24 @@ fn peers(config: &Config) -> String {
     }
 }
 
-fn http(listen: &[SocketAddr]) -> String {
-    match listen.is_empty() {
+fn http(config: &Config) -> String {
+    let http = &config.http;
+    let own = match http.listen.is_empty() {
         true => "off".to_owned(),
-        false => format!("metrics and health on {}", list(listen)),
+        false => format!("metrics and health on {}", list(&http.listen)),
+    };
+    match (http.shared, http.shared_admin) {
+        (false, _) => own,
+        (true, false) => format!("{own}; health on the ports of TURN"),
+        (true, true) => format!("{own}; metrics and health on the ports of TURN, for anybody"),
+    }
+}
+
+/// A whole line, if any.
+fn proxies(sources: &[IpNet]) -> String {
+    match sources.is_empty() {
+        true => String::new(),
+        false => format!("proxies        {} (PROXY protocol, version 2)\n", list(sources)),
     }
 }
 
@@ -298,14 +315,24 @@ log            info as text, to stderr
     }
 
     #[test]
-    fn an_expired_certificate_is_told() {
-        let config = Config::dev();
-        let not_after = config.net.tls.as_ref().unwrap().pairs[0].certificate.not_after();
-        let text = as_text(&config, &Origin::default(), not_after + 1);
-        assert!(
-            text.contains("\ncertificate    localhost, 127.0.0.1, ::1; has expired\n"),
-            "{text}"
-        );
+    fn what_shares_the_ports_and_what_is_in_front_of_them_is_told() {
+        let mut config = Config::dev();
+        config.net.proxies = vec!["10.1.0.0/16".parse().unwrap()];
+        config.http.shared = true;
+        let text = as_text(&config, &Origin::default(), 0);
+        for line in [
+            "listen         127.0.0.1:3478 (UDP, TCP, TLS, HTTP)\n\
+             proxies        10.1.0.0/16 (PROXY protocol, version 2)\n",
+            "http           metrics and health on 127.0.0.1:8080; health on the ports of TURN\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        config.http.listen.clear();
+        config.http.shared_admin = true;
+        let text = as_text(&config, &Origin::default(), 0);
+        assert!(text.contains(
+            "http           off; metrics and health on the ports of TURN, for anybody\n"
+        ));
     }
 
     #[test]

@@ -41,6 +41,10 @@ pub(super) fn config(
         let message = format!("more than {MAX_THREADS}; 0 means one per core");
         return Err(Fault::new([Key::new("threads")], message));
     }
+    if file.http.shared_admin && !file.http.shared {
+        let message = "does nothing unless http.shared is true".to_owned();
+        return Err(Fault::new([Key::new("http.shared_admin")], message));
+    }
     let tls = tls::config(&file, reader)?;
     let policy = turn::policy::Config {
         allow: file.peers.allow.iter().map(|network| network.0).collect(),
@@ -64,6 +68,7 @@ pub(super) fn config(
         user_bandwidth: file.limits.user_bandwidth.0,
         unauthenticated_idle: file.limits.unauthenticated_idle.0,
         tls,
+        proxies: file.proxy.sources.iter().map(|network| network.0).collect(),
     };
     net.external = external::config(&file.relay, &net)?;
     let limits = turn::limits::Config {
@@ -79,7 +84,11 @@ pub(super) fn config(
     Ok(Config {
         turn: turn::server::Config { auth, policy, limits, discovery, channels, software },
         net,
-        http: http::Config { listen: addresses(&file.http.listen) },
+        http: http::Config {
+            listen: addresses(&file.http.listen),
+            shared: file.http.shared,
+            shared_admin: file.http.shared_admin,
+        },
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
 }

@@ -20,6 +20,7 @@ pub(super) struct File {
     pub(super) listen: Vec<Listen>,
     pub(super) threads: Count,
     pub(super) tls: Tls,
+    pub(super) proxy: Proxy,
     pub(super) relay: Relay,
     pub(super) auth: Auth,
     pub(super) peers: Peers,
@@ -36,6 +37,12 @@ pub(super) struct Tls {
     pub(super) cert: FileNames,
     pub(super) key: FileNames,
     pub(super) listen: Vec<Listen>,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Proxy {
+    pub(super) sources: Vec<Network>,
 }
 
 #[derive(Clone, Deserialize, PartialEq)]
@@ -99,6 +106,8 @@ pub(super) struct Stun {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Http {
     pub(super) listen: Vec<Listen>,
+    pub(super) shared: bool,
+    pub(super) shared_admin: bool,
 }
 
 #[derive(Clone, Deserialize, PartialEq)]
@@ -120,6 +129,7 @@ impl Default for File {
             listen: vec![literal("0.0.0.0:3478"), literal("[::]:3478")],
             threads: Count(0),
             tls: Tls::default(),
+            proxy: Proxy::default(),
             relay: Relay::default(),
             auth: Auth::default(),
             peers: Peers::default(),
@@ -176,7 +186,7 @@ impl Default for Limits {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: vec![literal("127.0.0.1:8080")] }
+        Self { listen: vec![literal("127.0.0.1:8080")], shared: false, shared_admin: false }
     }
 }
 

@@ -179,15 +179,10 @@ impl Config {
         let pairs = self.net.tls.iter().flat_map(|tls| &tls.pairs).enumerate();
         let warning = |(at, pair): (usize, &Pair)| {
             let names = pair.certificate.names().join(", ");
-            let left = pair.certificate.not_after().checked_sub(unix_secs);
-            match left.map(Duration::from_secs) {
-                None => Some(format!("tls.cert: certificate {at} ({names}) has expired")),
-                Some(left) if left < EXPIRES_SOON => {
-                    let days = left.as_secs() / SECS_PER_DAY;
-                    Some(format!("tls.cert: certificate {at} ({names}) expires in {days} days"))
-                }
-                Some(_) => None,
-            }
+            let left = pair.certificate.not_after().saturating_sub(unix_secs);
+            let days = left / SECS_PER_DAY;
+            (Duration::from_secs(left) < EXPIRES_SOON)
+                .then(|| format!("tls.cert: certificate {at} ({names}) expires in {days} days"))
         };
         pairs.filter_map(warning).collect()
     }

@@ -15,6 +15,23 @@ fn the_commented_file_shows_the_defaults() {
 }
 
 #[test]
+fn metrics_on_shared_ports_need_shared_ports() {
+    let shared = accepted("[http]\nshared = true\nshared_admin = true").http;
+    assert!(shared.shared && shared.shared_admin);
+    let error = parse(Path::new("c.toml"), "[http]\nshared_admin = true", None).unwrap_err();
+    let expected = "c.toml:2: http.shared_admin: does nothing unless http.shared is true";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn load_balancers_are_networks() {
+    let config = accepted("[proxy]\nsources = [\"10.1.0.0/16\", \"fd00::7/128\"]");
+    assert_eq!(config.net.proxies.len(), 2);
+    assert!(accepted("").net.proxies.is_empty());
+    assert!(parse(Path::new("c.toml"), "[proxy]\nsources = [\"10.1.0.1/16\"]", None).is_err());
+}
+
+#[test]
 fn the_commented_file_shows_every_key() {
     let shown: toml::Table = COMMENTED.parse().unwrap();
     assert_eq!(names(&shown), known_keys(""));
@@ -155,11 +172,11 @@ fn unknown_keys_and_bad_syntax_are_refused_with_file_and_line() {
     for (text, expected) in [
         (
             "\nrelm = \"x\"",
-            "c.toml:2: relm: unknown key; known here: realm, listen, threads, tls, relay, auth, peers, limits, stun, http, log",
+            "c.toml:2: relm: unknown key; known here: realm, listen, threads, tls, proxy, relay, auth, peers, limits, stun, http, log",
         ),
         (
             "[http]\nlisten = []\npages = true",
-            "c.toml:3: http.pages: unknown key; known here: listen",
+            "c.toml:3: http.pages: unknown key; known here: listen, shared, shared_admin",
         ),
         (
             "[dtls]\ncert = \"x\"",

@@ -8,7 +8,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use super::{PortCounts, Snapshot, Tls};
+use super::{Connections, PortCounts, Snapshot, Tls};
 use crate::stun::Code;
 use crate::turn::allocation::Transport;
 use crate::turn::stats::{self, Direction, DropReason, RequestMethod, Stats, Traffic};
@@ -22,8 +22,11 @@ pub(super) fn render(snapshot: &Snapshot) -> prometheus::Result<String> {
     families.extend(relayed(shards));
     families.push(dropped(shards));
     families.push(relay_ports(snapshot.relay_ports));
+    families.extend(connections(&snapshot.connections));
     families.extend(snapshot.tls.iter().flat_map(certificates));
     families.extend(process());
+    // The encoder takes no family without rows.
+    families.retain(|family| !family.get_metric().is_empty());
     TextEncoder::new().encode_to_string(&families)
 }
 
@@ -157,6 +160,27 @@ fn relay_ports(ports: PortCounts) -> MetricFamily {
          after one until late packets are gone.",
         rows.map(|(state, count)| gauge(&[("state", state)], count as u64)).into(),
     )
+}
+
+fn connections(connections: &Connections) -> [MetricFamily; 2] {
+    let Connections { live, refused } = connections;
+    let rows = |counts: &[(&str, u64)], name, row: fn(&[(&str, &str)], u64) -> Metric| {
+        counts.iter().map(|&(label, count)| row(&[(name, label)], count)).collect()
+    };
+    [
+        gauges(
+            "hairpin_connections",
+            "Open connections of clients over TCP, by what they speak: http is HTTP on the ports \
+             of TURN. One that has not said yet what it speaks is tcp.",
+            rows(live, "transport", gauge),
+        ),
+        counters(
+            "hairpin_connections_refused_total",
+            "Connections closed before they came to anything, by reason: over a limit, junk, a \
+             failed handshake, or nothing in time.",
+            rows(refused, "reason", counter),
+        ),
+    ]
 }
 
 fn certificates(tls: &Tls) -> [MetricFamily; 2] {
@@ -301,7 +325,7 @@ mod tests {
 
     #[test]
     fn names_are_those_the_design_promises() {
-        let text = render(&Snapshot::default()).unwrap();
+        let text = render(&Snapshot { tls: None, ..two_shards() }).unwrap();
 
         let ours: BTreeSet<_> = text
             .lines()
@@ -315,6 +339,8 @@ mod tests {
             "hairpin_allocations",
             "hairpin_allocations_total",
             "hairpin_build_info",
+            "hairpin_connections",
+            "hairpin_connections_refused_total",
             "hairpin_dropped_packets_total",
             "hairpin_relay_bytes_total",
             "hairpin_relay_packets_total",
@@ -339,6 +365,9 @@ mod tests {
             (r#"hairpin_relay_packets_total{direction="to_peer",transport="udp"}"#, 2.0),
             (r#"hairpin_relay_bytes_total{direction="to_client",transport="udp"}"#, 0.0),
             (r#"hairpin_dropped_packets_total{reason="demux"}"#, 2.0),
+            (r#"hairpin_connections{transport="tcp"}"#, 3.0),
+            (r#"hairpin_connections{transport="tls"}"#, 0.0),
+            (r#"hairpin_connections_refused_total{reason="deadline"}"#, 7.0),
             (r#"hairpin_relay_ports{state="free"}"#, 7.0),
             (r#"hairpin_relay_ports{state="used"}"#, 2.0),
             (r#"hairpin_relay_ports{state="cooling"}"#, 1.0),
@@ -431,6 +460,10 @@ mod tests {
             shards: vec![first, second],
             relay_ports: PortCounts { free: 7, used: 2, cooling: 1 },
             tls: Some(Tls { not_after: vec![1_800_000_000, 0], reloads: 2, failed_reloads: 1 }),
+            connections: Connections {
+                live: vec![("tcp", 3), ("tls", 0)],
+                refused: vec![("deadline", 7)],
+            },
         }
     }
 

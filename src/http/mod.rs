@@ -7,6 +7,7 @@
 mod metrics;
 #[cfg(test)]
 mod tests;
+mod visitor;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -24,15 +25,18 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
 
 use crate::turn::stats::Stats;
 
-/// Open connections over all listeners; one more is closed at once.
+pub use visitor::Visitor;
+
+/// Open connections over all listeners; one more is closed at once. As many visitors have places
+/// of their own, so that they cannot keep the operator out.
 const MAX_CONNECTIONS: usize = 256;
 /// A request's head may take this much, and an idle connection may stay open this long.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,6 +62,10 @@ const NO_ANSWER: &str = "a shard does not answer\n";
 pub struct Config {
     /// Addresses of the HTTP listener.
     pub listen: Vec<SocketAddr>,
+    /// Whether visitors are welcome: clients that come by the ports of TURN.
+    pub shared: bool,
+    /// Whether visitors may see what the server tells its operator.
+    pub shared_admin: bool,
 }
 
 /// What the running server shows of itself.
@@ -69,6 +77,18 @@ pub struct Snapshot {
     pub relay_ports: PortCounts,
     /// The certificates; `None` where there is no TLS.
     pub tls: Option<Tls>,
+    /// The connections of clients, with HTTP on the ports of TURN, and without the admin plane's
+    /// own.
+    pub connections: Connections,
+}
+
+/// Connections over TCP, each with the label it is counted under.
+#[derive(Clone, Debug, Default)]
+pub struct Connections {
+    /// Open ones, by what they speak.
+    pub live: Vec<(&'static str, u64)>,
+    /// Refused ones, by the reason.
+    pub refused: Vec<(&'static str, u64)>,
 }
 
 /// The certificates, and what has become of replacing them.
@@ -110,6 +130,7 @@ pub trait Inspect: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Listeners {
     sockets: Vec<(SocketAddr, TcpListener)>,
+    shared_admin: bool,
 }
 
 impl Listeners {
@@ -123,7 +144,8 @@ impl Listeners {
                 io::Error::new(error.kind(), format!("cannot listen on {address} (http): {error}"))
             })
         };
-        Ok(Self { sockets: config.listen.iter().map(bind).collect::<io::Result<_>>()? })
+        let sockets = config.listen.iter().map(bind).collect::<io::Result<_>>()?;
+        Ok(Self { sockets, shared_admin: config.shared_admin })
     }
 
     /// The addresses in the order of the configuration, with the ports the system chose.
@@ -132,16 +154,19 @@ impl Listeners {
         self.sockets.iter().map(|&(address, _)| address).collect()
     }
 
-    /// Answers until `shutdown` completes, then finishes what is being answered.
+    /// Answers until `shutdown` completes, then finishes what is being answered. `visitors` are
+    /// answered too, as long as some may come.
     ///
     /// # Errors
     /// When the runtime does not take a listener. No client can cause it.
-    pub async fn serve(
+    pub async fn serve<V: Visitor>(
         self,
         inspect: Arc<dyn Inspect>,
+        visitors: mpsc::Receiver<V>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let router = admin_routes().merge(public_routes()).with_state(inspect);
+        let public = public_routes().with_state(Arc::clone(&inspect));
+        let router = admin_routes().with_state(inspect).merge(public.clone());
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let (stop, stopping) = watch::channel(());
         let mut acceptors = JoinSet::new();
@@ -149,6 +174,8 @@ impl Listeners {
             let listener = tokio::net::TcpListener::from_std(socket)?;
             acceptors.spawn(accept(listener, router.clone(), Arc::clone(&slots), stopping.clone()));
         }
+        let shown = if self.shared_admin { router } else { public };
+        acceptors.spawn(visitor::receive(visitors, shown, stopping));
         shutdown.await;
         drop(stop);
         while acceptors.join_next().await.is_some() {}
@@ -215,7 +242,7 @@ async fn accept(
 
 /// Serves one connection, which takes up `_slot` until it closes or speaks another protocol.
 async fn serve(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     router: Router,
     _slot: OwnedSemaphorePermit,
     mut stopping: watch::Receiver<()>,

@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::oneshot;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -189,7 +190,8 @@ async fn a_head_may_have_the_cookies_of_all_of_localhost() {
 async fn a_taken_address_is_named() {
     let admin = Admin::start();
 
-    let error = Listeners::bind(&Config { listen: vec![admin.address] }).unwrap_err();
+    let error =
+        Listeners::bind(&Config { listen: vec![admin.address], ..Config::default() }).unwrap_err();
 
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&admin.address.to_string()), "{error}");
@@ -199,7 +201,7 @@ async fn a_taken_address_is_named() {
 async fn every_address_is_served() {
     let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); 2];
 
-    let listeners = Listeners::bind(&Config { listen }).unwrap();
+    let listeners = Listeners::bind(&Config { listen, ..Config::default() }).unwrap();
     let addresses = listeners.addresses();
     let mut admin = Admin::serve(listeners);
 
@@ -229,18 +231,91 @@ async fn shutdown_closes_idle_connections_and_cuts_hanging_ones() {
     assert!(TcpStream::connect(admin.address).await.is_err());
 }
 
+#[tokio::test]
+async fn visitors_see_what_is_public_and_nothing_else() {
+    for (shared_admin, metrics) in [(false, 404), (true, 200)] {
+        let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        let config = Config { listen, shared: true, shared_admin };
+        let admin = Admin::serve(Listeners::bind(&config).unwrap());
+        for (path, status) in
+            [("/healthz", 200), ("/readyz", 200), ("/metrics", metrics), ("/nothing", 404)]
+        {
+            let mut stream = admin.visit().await;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let answer = read_to_close(&mut stream).await;
+            assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{path}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn visitors_beyond_the_limit_wait_and_do_not_keep_the_operator_out() {
+    let admin = Admin::start();
+    let mut open = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        open.push(admin.visit().await);
+    }
+    // One is in the channel, and no more fits.
+    let mut waiting = admin.visit().await;
+    waiting
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let (_, spare) = connected().await;
+    assert!(admin.visitors.try_send(Guest(spare)).is_err());
+    assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
+
+    open.pop();
+
+    assert!(read_to_close(&mut waiting).await.ends_with("ok\n"));
+}
+
+/// What WebSocket needs: after the 101 the connection is the handler's.
+#[tokio::test]
+async fn an_upgraded_connection_leaves_its_place_to_another_one() {
+    let echo = async |mut request: axum::extract::Request| {
+        tokio::spawn(async move {
+            let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
+            let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
+            tokio::io::copy(&mut from, &mut to).await.unwrap();
+        });
+        (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")])
+    };
+    let (mut client, accepted) = connected().await;
+    let slots = Arc::new(Semaphore::new(1));
+    let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
+    let (_stop, stopping) = watch::channel(());
+    let serving = tokio::spawn(serve(accepted, Router::new().fallback(echo), slot, stopping));
+
+    // What follows the head at once belongs to the other protocol.
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nfirst";
+    client.write_all(request).await.unwrap();
+    serving.await.unwrap();
+    assert_eq!(slots.available_permits(), 1);
+    client.write_all(b", second").await.unwrap();
+    client.shutdown().await.unwrap();
+
+    let answer = read_to_close(&mut client).await;
+    assert!(
+        answer.starts_with("http/1.1 101 ") && answer.ends_with("\r\n\r\nfirst, second"),
+        "{answer}"
+    );
+}
+
 /// A running admin plane, and the server it shows.
 struct Admin {
     address: SocketAddr,
     server: Arc<FakeServer>,
     serving: JoinHandle<io::Result<()>>,
+    visitors: mpsc::Sender<Guest>,
     shutdown: oneshot::Sender<()>,
 }
 
 impl Admin {
     fn start() -> Self {
         let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        Self::serve(Listeners::bind(&Config { listen }).unwrap())
+        Self::serve(Listeners::bind(&Config { listen, ..Config::default() }).unwrap())
     }
 
     fn serve(listeners: Listeners) -> Self {
@@ -249,14 +324,22 @@ impl Admin {
             Arc::new(FakeServer { answers: AtomicBool::new(true), ready: AtomicBool::new(true) });
         let (shutdown, stopped) = oneshot::channel();
         let inspect = Arc::clone(&server);
-        let serving = tokio::spawn(listeners.serve(inspect, async {
+        let (visitors, arriving) = mpsc::channel(1);
+        let serving = tokio::spawn(listeners.serve(inspect, arriving, async {
             stopped.await.ok();
         }));
-        Self { address, server, serving, shutdown }
+        Self { address, server, serving, visitors, shutdown }
     }
 
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Comes by the other door.
+    async fn visit(&self) -> TcpStream {
+        let (client, accepted) = connected().await;
+        self.visitors.send(Guest(accepted)).await.ok().unwrap();
+        client
     }
 
     /// The lower-case head and the body of the answer; empty when there is none.
@@ -267,6 +350,17 @@ impl Admin {
         let answer = read_to_close(&mut stream).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
         (format!("{head}\r\n"), body.to_owned())
+    }
+}
+
+/// A connection accepted elsewhere.
+struct Guest(TcpStream);
+
+impl Visitor for Guest {
+    type Stream = TcpStream;
+
+    fn enter(self) -> io::Result<(SocketAddr, TcpStream)> {
+        Ok((self.0.peer_addr()?, self.0))
     }
 }
 
@@ -286,6 +380,13 @@ impl Inspect for FakeServer {
     fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
+}
+
+/// Both ends of a connection.
+async fn connected() -> (TcpStream, TcpStream) {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (client, listener.accept().await.unwrap().0)
 }
 
 /// Sends, and wants an answer in the range or a closed connection: unread bytes make the kernel

@@ -26,7 +26,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rand::Rng;
+use tokio::sync::mpsc;
 
 use crate::stun::AddressFamily;
 use crate::turn::{self, Stats, policy};
@@ -34,10 +36,12 @@ use external::{AskError, Externals};
 use ports::{PortCounts, PortPool};
 use quota::Quotas;
 use stream::certificates::Certificates;
+use stream::count::ConnectionCount;
+use stream::handover::Handover;
 use thread::{Handle, Listening, Start};
 use work::Shared;
 
-pub use stream::{certificates, tls};
+pub use stream::{certificates, count, handover, tls};
 
 /// Whether several shards can listen on one port. Windows has no `SO_REUSEPORT`.
 pub const SHARES_PORTS: bool = cfg!(not(windows));
@@ -67,6 +71,9 @@ pub struct Config {
     pub user_bandwidth: u64,
     /// TLS over TCP, on all ports; `None` where there are no certificates.
     pub tls: Option<tls::Config>,
+    /// Load balancers: each of their TCP connections must begin with a PROXY protocol header of
+    /// version 2, and is its client's from then on.
+    pub proxies: Vec<IpNet>,
 }
 
 impl Config {
@@ -130,16 +137,19 @@ pub struct Net {
     shards: Vec<Handle>,
     listening: Listening,
     certificates: Option<Arc<Certificates>>,
+    connections: Arc<ConnectionCount>,
     pools: Arc<[Arc<PortPool>]>,
 }
 
 impl Net {
     /// Binds all sockets and starts the shards. `endpoints` are the addresses of our other
-    /// listeners, which no client may reach through the relay.
+    /// listeners, which no client may reach through the relay. `http` takes the connections that
+    /// turn out to speak HTTP; without it they are closed.
     pub fn start(
         config: &Config,
         core: &turn::Config,
         endpoints: Vec<SocketAddr>,
+        http: Option<mpsc::Sender<Handover>>,
     ) -> Result<Self, BindError> {
         for &address in &config.listen {
             let failed = |transport| move |error| BindError::Listen { address, transport, error };
@@ -177,16 +187,19 @@ impl Net {
             allocations: config.allocations,
             user_bandwidth: config.user_bandwidth,
         });
+        let server_config = |own| Arc::new(tls::server_config(own, http.is_some()));
+        let connections = Arc::<ConnectionCount>::default();
         let streams = stream::Settings {
             unauthenticated_idle: config.unauthenticated_idle,
-            channels: core.channels,
-            tls: certificates.clone().map(tls::server_config).map(Arc::new),
-            count: Arc::default(),
+            tls: certificates.clone().map(server_config),
+            proxies: config.proxies.as_slice().into(),
+            count: Arc::clone(&connections),
+            http,
         };
         let shared =
             Shared { pools: Arc::clone(&pools), quotas, externals, bind_warned: Arc::default() };
         let listening = Listening { all: config.listen.clone(), tls: tls.to_vec() };
-        let mut net = Self { shards: Vec::new(), listening, certificates, pools };
+        let mut net = Self { shards: Vec::new(), listening, certificates, connections, pools };
         for (post, inbox) in post::open(shard_count(config.threads)) {
             let (handle, listening) = thread::start(Start {
                 listening: net.listening.clone(),
@@ -221,6 +234,18 @@ impl Net {
     #[must_use]
     pub fn certificates(&self) -> Option<&Certificates> {
         self.certificates.as_deref()
+    }
+
+    /// Open connections of this kind.
+    #[must_use]
+    pub fn connections(&self, kind: count::Kind) -> u64 {
+        self.connections.live(kind)
+    }
+
+    /// Connections refused for this reason since start.
+    #[must_use]
+    pub fn refused(&self, refusal: count::Refusal) -> u64 {
+        self.connections.refused(refusal)
     }
 
     /// Where relayed addresses are allocated, each with what peers see.

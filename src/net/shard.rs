@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::clock;
 use super::post::{Parcel, Post};
-use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, split_frames};
+use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, Opening, split_frames};
 use super::sys::RecvBatch;
 use super::udp::Listener;
 use super::work::{ClientPath, Shared, SocketKey, Work};
@@ -99,21 +99,36 @@ impl Shard {
         let Self { stream_buffer, work, .. } = self;
         let Some(connection) = work.connections.get(id).cloned() else { return Ok(Heard::End) };
         connection.flush()?;
-        let Some(read) = connection.read(stream_buffer)? else { return Ok(Heard::Nothing) };
+        let Some(read) = connection.read(stream_buffer)? else {
+            // A handshake may have settled it.
+            let http = connection.is_new() && connection.opening(&[]) == Opening::Http;
+            return Ok(if http { Heard::Http } else { Heard::Nothing });
+        };
         if read.is_empty() {
             return Ok(Heard::End);
         }
         let bytes = &stream_buffer[read];
+        if connection.is_new() {
+            let opening = connection.opening(bytes);
+            if opening != Opening::Other {
+                connection.keep(bytes);
+                return Ok(if opening == Opening::Http { Heard::Http } else { Heard::Nothing });
+            }
+        }
         let (now, from) = (clock::now(), connection.five_tuple());
         let mut heard = Heard::Nothing;
         let rest = split_frames(bytes, work.server.channels(), |frame| {
             heard = Heard::Messages;
+            connection.has_spoken();
             work.handle_client(ClientPath::Stream(id), from, frame, bytes, now);
         });
         work.flush(bytes);
         work.handle_events(bytes);
         let rest = rest.map_err(|error| {
-            drop(work.server.drop(DropReason::Malformed));
+            // Junk from the beginning is counted as a connection refused.
+            if !connection.is_new() {
+                drop(work.server.drop(DropReason::Malformed));
+            }
             io::Error::new(io::ErrorKind::InvalidData, error)
         })?;
         connection.keep(&bytes[rest..]);

@@ -112,7 +112,10 @@ impl Work {
     /// Forgets what was to be sent.
     pub(super) fn abandon(&mut self) {
         self.egress = Egress::new();
-        self.pushed.clear();
+        for id in self.pushed.drain(..) {
+            // What it is owed goes out now, or at its own next turn.
+            let _ = self.connections.get(id).map(|connection| connection.flush());
+        }
     }
 
     pub(super) fn socket(&self, key: SocketKey) -> Option<&Socket> {
@@ -185,7 +188,9 @@ impl Work {
                     // It does not even read responses; its next turn finds it closed.
                     connection.give_up();
                 }
-                self.pushed.push(id);
+                if connection.becomes_due() {
+                    self.pushed.push(id);
+                }
             }
         }
     }
@@ -264,10 +269,13 @@ impl Work {
                 self.egress.push(route, header.as_bytes(), data, padding);
             }
             ClientPath::Stream(id) => {
-                let Some(connection) = self.connections.get(id) else { return };
+                let Some(connection) = self.connections.get(id) else {
+                    return drop(self.server.drop(DropReason::NoAllocation));
+                };
                 let header = header.as_bytes();
                 match connection.push(header, &bytes[data], padding, Importance::Data) {
-                    Ok(()) => self.pushed.push(id),
+                    Ok(()) if connection.becomes_due() => self.pushed.push(id),
+                    Ok(()) => {}
                     Err(_) => drop(self.server.drop(DropReason::StreamFull)),
                 }
             }

@@ -50,6 +50,29 @@ impl TestServer {
         scrape(self.http()).await.get(&series)
     }
 
+    /// How many connections it refused for this reason.
+    pub async fn refused(&self, reason: &str) -> f64 {
+        let series = format!(r#"hairpin_connections_refused_total{{reason="{reason}"}}"#);
+        scrape(self.http()).await.get(&series)
+    }
+
+    /// Waits until it has refused this many connections for this reason.
+    pub async fn until_refused(&self, reason: &str, count: f64) {
+        let refused = async {
+            while self.refused(reason).await < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let deadline = Duration::from_secs(40);
+        tokio::time::timeout(deadline, refused).await.expect("so many connections are refused");
+    }
+
+    /// How many connections it has open, of those that speak `transport`.
+    pub async fn connections(&self, transport: &str) -> f64 {
+        let series = format!(r#"hairpin_connections{{transport="{transport}"}}"#);
+        scrape(self.http()).await.get(&series)
+    }
+
     /// Waits until it has dropped this many packets for this reason.
     pub async fn until_dropped(&self, reason: &str, count: f64) {
         let dropped = async {

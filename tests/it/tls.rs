@@ -272,13 +272,13 @@ async fn slow_reader_loses_data_and_keeps_its_control_channel() {
 }
 
 /// A server whose certificates the tests know.
-struct Tls {
-    server: TestServer,
-    shown: Vec<Vec<u8>>,
+pub(crate) struct Tls {
+    pub(crate) server: TestServer,
+    pub(crate) shown: Vec<Vec<u8>>,
 }
 
 impl Tls {
-    fn start(fourth: u8, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn start(fourth: u8, change: impl FnOnce(&mut Config)) -> Self {
         let mut shown = Vec::new();
         let server = TestServer::start(|config| {
             config.net.listen = vec![SocketAddr::new(loopback(6, fourth), 0)];
@@ -289,13 +289,13 @@ impl Tls {
         Self { server, shown }
     }
 
-    async fn tcp(&self) -> TcpStream {
+    pub(crate) async fn tcp(&self) -> TcpStream {
         let tcp = TcpStream::connect(self.server.turn()).await.unwrap();
         tcp.set_nodelay(true).unwrap();
         tcp
     }
 
-    fn trusting(&self) -> RootCertStore {
+    pub(crate) fn trusting(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         for shown in &self.shown {
             roots.add(shown.clone().into()).unwrap();
@@ -303,7 +303,7 @@ impl Tls {
         roots
     }
 
-    fn config(
+    pub(crate) fn config(
         &self,
         versions: &[&'static SupportedProtocolVersion],
         roots: RootCertStore,
@@ -316,7 +316,7 @@ impl Tls {
             .with_no_client_auth()
     }
 
-    async fn client(&self, config: ClientConfig) -> Client {
+    pub(crate) async fn client(&self, config: ClientConfig) -> Client {
         let tcp = self.tcp().await;
         let local = tcp.local_addr().unwrap();
         let tls = handshake(config, "localhost", tcp).await.unwrap();
@@ -324,7 +324,7 @@ impl Tls {
     }
 }
 
-async fn handshake<S: Stream>(
+pub(crate) async fn handshake<S: Stream>(
     config: ClientConfig,
     host: &str,
     stream: S,
@@ -334,7 +334,7 @@ async fn handshake<S: Stream>(
     timeout(DEADLINE, connecting).await.expect("a handshake ends")
 }
 
-fn shown<S>(tls: &TlsStream<S>) -> Vec<u8> {
+pub(crate) fn shown<S>(tls: &TlsStream<S>) -> Vec<u8> {
     tls.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
@@ -346,7 +346,7 @@ async fn assert_answered(stream: impl Stream) {
 }
 
 /// What arrives until the server closes; a reset is a close too.
-async fn read_to_end(tcp: &mut TcpStream) -> Vec<u8> {
+pub(crate) async fn read_to_end(tcp: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     let read = timeout(DEADLINE, tcp.read_to_end(&mut bytes)).await;
     read.expect("the server closes the connection").ok();
@@ -363,7 +363,7 @@ fn old_client_hello(minor: u8) -> Vec<u8> {
 }
 
 /// Writes another certificate for `localhost`; each file is replaced at once.
-fn write_pair(directory: &Path) -> Files {
+pub(crate) fn write_pair(directory: &Path) -> Files {
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let cert = params.self_signed(&key).unwrap();
@@ -386,7 +386,7 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
-fn der(pem: &str) -> Vec<u8> {
+pub(crate) fn der(pem: &str) -> Vec<u8> {
     use base64::Engine;
 
     base64::prelude::BASE64_STANDARD.decode(pem.lines().nth(1).unwrap()).unwrap()

@@ -85,7 +85,8 @@ impl Pair {
     /// Reads a pair of files.
     ///
     /// # Errors
-    /// Where a file cannot be read, does not hold what it should, or they do not belong together.
+    /// Where a file cannot be read, does not hold what it should, they do not belong together, or
+    /// the certificate has expired.
     pub fn load(files: Files) -> Result<Self, LoadError> {
         // First, so that a change while they are read is seen as one later.
         let stamps = stamps(&files);
@@ -120,13 +121,18 @@ impl Certificate {
         }
         let key_der = PrivateKeyDer::from_pem_slice(&key_pem)
             .map_err(|_| fault(Part::Key, format!("{key:?} holds no private key")))?;
-        Self::new(chain, key_der).map_err(|error| match error {
+        let certificate = Self::new(chain, key_der).map_err(|error| match error {
             Unusable::Certificate(problem) => fault(Part::Cert, format!("{cert:?}: {problem}")),
             Unusable::Key(problem) => fault(Part::Key, format!("{key:?}: {problem}")),
             Unusable::Mismatch => {
                 fault(Part::Key, format!("{key:?} is not the key of the certificate in {cert:?}"))
             }
-        })
+        })?;
+        // No client accepts it, and what it would replace some still may.
+        if certificate.not_after < clock::now().unix_secs {
+            return Err(fault(Part::Cert, format!("the certificate in {cert:?} has expired")));
+        }
+        Ok(certificate)
     }
 
     fn new(
@@ -276,7 +282,7 @@ impl Certificates {
             if which == Reload::Changed && before == stamps {
                 continue;
             }
-            match Certificate::load(files).map_err(|error| error.to_string()).and_then(unexpired) {
+            match Certificate::load(files) {
                 Ok(certificate) => {
                     info!(certificate = index, names = %escaped(&certificate.names.join(" ")),
                         "certificate replaced");
@@ -335,14 +341,6 @@ impl ResolvesServerCert for Certificates {
 
 fn served(pairs: &[Pair]) -> Vec<Arc<Certificate>> {
     pairs.iter().map(|pair| Arc::clone(&pair.certificate)).collect()
-}
-
-/// A certificate that no client accepts is no replacement for one that some may.
-fn unexpired(certificate: Certificate) -> Result<Certificate, String> {
-    match certificate.not_after < clock::now().unix_secs {
-        true => Err("the new certificate has expired".to_owned()),
-        false => Ok(certificate),
-    }
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {

@@ -9,10 +9,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use rustls::ServerConnection;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::tls::Session;
+use super::opening::Opening;
+use super::proxy::Ends;
+use super::tls::{Agreed, Session};
 use crate::stun::{ChannelRange, framing};
 use crate::turn::{FiveTuple, Transport};
 
@@ -43,6 +46,16 @@ pub(in crate::net) enum Refused {
     Overrun,
 }
 
+/// A connection taken apart.
+pub(super) struct Parts {
+    pub(super) tcp: TcpStream,
+    pub(super) client: SocketAddr,
+    /// After its handshake.
+    pub(super) tls: Option<Box<ServerConnection>>,
+    /// What has been read and not used, without TLS.
+    pub(super) read: Vec<u8>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(in crate::net) struct Connection {
@@ -53,6 +66,10 @@ pub(in crate::net) struct Connection {
     /// The beginning of a message whose end has not arrived.
     incomplete: RefCell<Vec<u8>>,
     waiting: RefCell<Vec<u8>>,
+    /// Whether a flush is due at the end of the turn.
+    due: Cell<bool>,
+    /// Whether no whole message has come yet.
+    new: Cell<bool>,
     /// Whether the kernel would not take more.
     blocked: Cell<bool>,
     /// Whether the client has had its chances.
@@ -62,24 +79,56 @@ pub(in crate::net) struct Connection {
 }
 
 impl Connection {
-    /// Takes over an accepted connection.
-    pub(super) fn new(
-        tcp: TcpStream,
-        client: SocketAddr,
-        session: Option<Session>,
-    ) -> io::Result<Self> {
-        let server = tcp.local_addr()?;
-        Ok(Self {
+    /// Takes over an accepted connection between these two ends.
+    pub(super) fn new(tcp: TcpStream, ends: Ends, session: Option<Session>) -> Self {
+        Self {
             tcp,
-            client,
-            server,
+            client: ends.client,
+            server: ends.server,
             session: RefCell::new(session),
             incomplete: RefCell::default(),
             waiting: RefCell::default(),
+            due: Cell::new(false),
+            new: Cell::new(true),
             blocked: Cell::new(false),
             given_up: Cell::new(false),
             wake: Notify::new(),
-        })
+        }
+    }
+
+    /// What another server needs to go on with it. Nothing has been said to the client yet.
+    pub(super) fn into_parts(self) -> Parts {
+        let tls = self.session.into_inner().map(Session::into_inner);
+        Parts { tcp: self.tcp, client: self.client, tls, read: self.incomplete.into_inner() }
+    }
+
+    /// Whether no whole message has come yet.
+    pub(in crate::net) fn is_new(&self) -> bool {
+        self.new.get()
+    }
+
+    /// A whole message has come.
+    pub(in crate::net) fn has_spoken(&self) {
+        self.new.set(false);
+    }
+
+    /// Whether the TLS handshake is not over, or has failed.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.session.borrow().as_ref().is_some_and(Session::is_handshaking)
+    }
+
+    /// What the client speaks, of which these are the first bytes.
+    pub(in crate::net) fn opening(&self, bytes: &[u8]) -> Opening {
+        match self.session.borrow().as_ref().map(Session::agreed) {
+            Some(Agreed::Http) => Opening::Http,
+            None | Some(Agreed::Turn | Agreed::Nothing) => Opening::of(bytes),
+        }
+    }
+
+    /// Whether the client asked for TURN in its handshake. It gets nothing else then: somebody may
+    /// have led it here who knows that it speaks HTTP.
+    pub(super) fn asked_for_turn(&self) -> bool {
+        self.session.borrow().as_ref().is_some_and(|own| own.agreed() == Agreed::Turn)
     }
 
     /// What identifies the client.
@@ -164,8 +213,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Tells a TLS client that nothing follows. Nobody waits for it to hear that.
+    /// Makes a flush due, and tells whether none was.
+    pub(in crate::net) fn becomes_due(&self) -> bool {
+        !self.due.replace(true)
+    }
+
+    /// Tells a TLS client that nothing follows, unless it never came to a session. Nobody waits
+    /// for it to hear that.
     pub(super) fn close(&self) {
+        if self.is_handshaking() {
+            return;
+        }
         if let Some(session) = &mut *self.session.borrow_mut() {
             // An error means that the client has gone first.
             let _ = session.close(&self.tcp);
@@ -174,6 +232,7 @@ impl Connection {
 
     /// Writes as much of what waits as the kernel takes.
     pub(in crate::net) fn flush(&self) -> io::Result<()> {
+        self.due.set(false);
         let mut waiting = self.waiting.borrow_mut();
         let written = match &mut *self.session.borrow_mut() {
             None => write_all(&self.tcp, &waiting),

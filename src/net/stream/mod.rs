@@ -1,12 +1,16 @@
-//! Clients over TCP and TLS: accepting them, telling what they speak by their first byte, and
+//! Clients over TCP and TLS: accepting them, telling what they speak by their first bytes, and
 //! giving the shard a turn for each batch of what they send.
 //!
 //! A connection belongs to the shard that accepted it. It must deliver its first message soon,
-//! and while it has no allocation each next one not much later; only then it may stay.
+//! and while it has no allocation each next one not much later; only then it may stay. One that
+//! speaks HTTP is handed over to whoever serves that.
 
 pub mod certificates;
 mod connection;
-mod count;
+pub mod count;
+pub mod handover;
+mod opening;
+mod proxy;
 pub mod tls;
 
 use std::cell::RefCell;
@@ -16,19 +20,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rustls::{ServerConfig, ServerConnection};
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
 pub(super) use connection::{Connection, FRAME_LEN_MAX, Importance, split_frames};
 pub(super) use count::ConnectionCount;
+use count::{Counted, Kind, Refusal};
+use handover::Handover;
+pub(super) use opening::Opening;
+use proxy::Ends;
 use tls::Session;
 
 use super::clock;
 use super::shard::Shard;
-use crate::stun::ChannelRange;
 
 /// From the connection's beginning to its first whole message, TLS handshake included.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -53,10 +62,12 @@ slotmap::new_key_type! {
 pub(super) struct Settings {
     /// How long a connection without an allocation may be silent.
     pub(super) unauthenticated_idle: Duration,
-    /// Which first bytes are ChannelData's.
-    pub(super) channels: ChannelRange,
     /// Certificates, where there are any.
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// Load balancers, which say in front of each connection whose it is.
+    pub(super) proxies: Arc<[IpNet]>,
+    /// Where connections that speak HTTP go; `None` where they are not served.
+    pub(super) http: Option<mpsc::Sender<Handover>>,
     pub(super) count: Arc<ConnectionCount>,
 }
 
@@ -124,6 +135,23 @@ pub(super) async fn accept(
     }
 }
 
+/// How a connection ends, as far as the shard is concerned.
+#[derive(Debug)]
+enum End {
+    /// For no reason that an operator must know.
+    Closed(&'static str),
+    /// It came to nothing.
+    Refused(Refusal),
+    /// It goes on elsewhere.
+    Http,
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Closed("failed")
+    }
+}
+
 /// One connection, from beginning to end.
 async fn serve(
     shard: Rc<RefCell<Shard>>,
@@ -132,56 +160,71 @@ async fn serve(
     speaks: Speaks,
     settings: Settings,
 ) {
-    let Some(_counted) = settings.count.take(client.ip()) else {
-        debug!(%client, "connection over the limit");
-        return;
-    };
     let deadline = now() + FIRST_MESSAGE_DEADLINE;
-    let connection =
-        match timeout(FIRST_MESSAGE_DEADLINE, begin(tcp, client, speaks, &settings)).await {
-            Ok(Ok(connection)) => Rc::new(connection),
-            Ok(Err(error)) => {
-                debug!(%client, %error, "connection not served");
-                return;
+    let began = timeout_at(deadline, begin(tcp, client, speaks, &settings)).await;
+    let (client, end) = match began.unwrap_or(Err(End::Refused(Refusal::Deadline))) {
+        Ok((connection, counted)) => {
+            let connection = Rc::new(connection);
+            let client = connection.five_tuple().client;
+            let id = shard.borrow_mut().connected(Rc::clone(&connection));
+            let idle = settings.unauthenticated_idle;
+            let end = converse(&shard, id, &connection, deadline, idle).await;
+            if !matches!(end, End::Http) {
+                connection.close();
             }
-            Err(_) => {
-                debug!(%client, "connection silent from the beginning");
-                return;
+            shard.borrow_mut().disconnected(id);
+            match end {
+                End::Http => (client, hand_over(connection, counted, &settings)),
+                end => (client, end),
             }
-        };
-    let id = shard.borrow_mut().connected(Rc::clone(&connection));
-    let reason = converse(&shard, id, &connection, deadline, settings.unauthenticated_idle).await;
-    debug!(%client, reason, "connection closed");
-    connection.close();
-    shard.borrow_mut().disconnected(id);
+        }
+        Err(end) => (client, end),
+    };
+    match end {
+        End::Closed(reason) => debug!(%client, reason, "connection closed"),
+        End::Refused(refusal) => {
+            settings.count.refuse(refusal);
+            debug!(%client, reason = refusal.label(), "connection refused");
+        }
+        End::Http => debug!(%client, "connection handed over"),
+    }
 }
 
-/// Waits for the first byte, which tells the protocol.
+/// Finds out whose connection it is, and by its first byte whether it is TLS.
 async fn begin(
     tcp: TcpStream,
     client: SocketAddr,
     speaks: Speaks,
     settings: &Settings,
-) -> io::Result<Connection> {
+) -> Result<(Connection, Counted), End> {
+    let mut counted = settings.count.take(client.ip()).map_err(End::Refused)?;
     tcp.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
     SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
     SockRef::from(&tcp).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    let mut ends = Ends { client, server: tcp.local_addr()? };
+    if settings.proxies.iter().any(|proxy| proxy.contains(&client.ip())) {
+        let header = proxy::read(&tcp).await?;
+        if let Some(named) = header.map_err(|_| End::Refused(Refusal::ProxyHeader))? {
+            ends = named;
+            counted = settings.count.take(named.client.ip()).map_err(End::Refused)?;
+        }
+    }
     let mut first = [0];
     if tcp.peek(&mut first).await? == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+        return Err(End::Closed("ended before it began"));
     }
     let session = match (first[0], speaks, &settings.tls) {
         (TLS_HANDSHAKE, _, Some(config)) => {
+            counted.becomes(Kind::Tls);
             let tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
             Some(Session::new(tls))
         }
-        (0x00..=0x03, Speaks::Both, _) => None,
-        (first, Speaks::Both, _) if settings.channels.begins_with(first) => None,
-        _ => return Err(io::ErrorKind::InvalidData.into()),
+        (_, Speaks::Both, _) => None,
+        (_, Speaks::Tls, _) => return Err(End::Refused(Refusal::NotAProtocol)),
     };
-    Connection::new(tcp, client, session)
+    Ok((Connection::new(tcp, ends, session), counted))
 }
 
 /// Gives the shard its turns until the connection ends, and says why it did.
@@ -191,16 +234,19 @@ async fn converse(
     connection: &Connection,
     first_deadline: Instant,
     idle: Duration,
-) -> &'static str {
+) -> End {
     let mut deadline = first_deadline;
     loop {
         tokio::select! {
             ready = connection.ready() => if ready.is_err() {
-                return "failed";
+                return End::Closed("failed");
             },
             () = sleep_until(deadline) => {
+                if connection.is_new() {
+                    return End::Refused(Refusal::Deadline);
+                }
                 if !shard.borrow().is_allocated(id) {
-                    return "idle without an allocation";
+                    return End::Closed("idle without an allocation");
                 }
                 deadline = now() + idle;
                 continue;
@@ -209,15 +255,38 @@ async fn converse(
         match super::udp::guard(shard, "a connection", |shard| shard.stream_turn(id)) {
             Some(Ok(Heard::Messages)) => deadline = now() + idle,
             Some(Ok(Heard::Nothing)) => {}
-            Some(Ok(Heard::End)) => return "ended by the client",
+            Some(Ok(Heard::Http)) => return End::Http,
+            Some(Ok(Heard::End) | Err(_)) if connection.is_handshaking() => {
+                return End::Refused(Refusal::HandshakeFailed);
+            }
+            Some(Ok(Heard::End)) => return End::Closed("ended by the client"),
             Some(Err(error)) => {
                 debug!(%error, "connection cannot be read any further");
-                return "broken";
+                let is_junk = error.kind() == io::ErrorKind::InvalidData && connection.is_new();
+                return match is_junk {
+                    true => End::Refused(Refusal::NotAProtocol),
+                    false => End::Closed("broken"),
+                };
             }
-            None => return "a bug",
+            None => return End::Closed("a bug"),
         }
         // One batch each, in turn: a flood on one connection must not starve the others.
         tokio::task::yield_now().await;
+    }
+}
+
+/// Gives a connection away together with its place in the counts.
+fn hand_over(connection: Rc<Connection>, mut counted: Counted, settings: &Settings) -> End {
+    let Some(http) = settings.http.as_ref().filter(|_| !connection.asked_for_turn()) else {
+        return End::Refused(Refusal::NotAProtocol);
+    };
+    // Nobody else holds it: the shard has let go.
+    let Some(connection) = Rc::into_inner(connection) else { return End::Closed("a bug") };
+    counted.becomes(Kind::Http);
+    match Handover::new(connection.into_parts(), counted).map(|handover| http.try_send(handover)) {
+        Ok(Ok(())) => End::Http,
+        Ok(Err(_)) => End::Refused(Refusal::HandoverFull),
+        Err(error) => error.into(),
     }
 }
 
@@ -228,6 +297,8 @@ pub(super) enum Heard {
     Messages,
     /// No whole message yet.
     Nothing,
+    /// The beginning of HTTP, which is kept.
+    Http,
     /// The client has closed.
     End,
 }

@@ -18,6 +18,8 @@ use crate::stun::{ChannelRange, framing};
 /// What a client that offers protocols must offer one of (RFC 7443), best first. One that offers
 /// none is served as well: browsers do not.
 const ALPN: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
+/// The same for HTTP, where that is served behind TLS too.
+const ALPN_HTTP: &[u8] = b"http/1.1";
 /// Ciphertext that may wait in the session; plaintext beyond waits in the connection.
 const CIPHERTEXT_MAX: usize = 64 * 1024;
 /// How much is read from the kernel at once.
@@ -33,20 +35,37 @@ pub struct Config {
 }
 
 /// How every handshake goes. There is no early data: it could be replayed.
-pub(in crate::net) fn server_config(certificates: Arc<Certificates>) -> ServerConfig {
+///
+/// No protocol is offered that is not served: HTTP is only where `shares_http`.
+pub(in crate::net) fn server_config(
+    certificates: Arc<Certificates>,
+    shares_http: bool,
+) -> ServerConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .expect("the provider has cipher suites for both")
         .with_no_client_auth()
         .with_cert_resolver(certificates);
-    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
+    let http = shares_http.then_some(ALPN_HTTP);
+    config.alpn_protocols = ALPN.into_iter().chain(http).map(<[u8]>::to_vec).collect();
     // Tickets, unlike remembered sessions, are good on every shard. Without randomness there are
     // none, and every handshake is a whole one.
     if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
         config.ticketer = ticketer;
     }
     config
+}
+
+/// What a handshake has settled.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Agreed {
+    /// Nothing: the first bytes tell.
+    Nothing,
+    /// TURN, or what belongs to it.
+    Turn,
+    /// HTTP, and the handshake is over.
+    Http,
 }
 
 /// One TLS session.
@@ -63,6 +82,26 @@ impl Session {
     pub(in crate::net) fn new(mut tls: ServerConnection) -> Self {
         tls.set_buffer_limit(Some(CIPHERTEXT_MAX));
         Self { tls: Box::new(tls), closed: false, rest_of_frame: 0 }
+    }
+
+    /// Whether the handshake is under way, or has failed.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
+    /// What the client and we have agreed to speak, if it cared.
+    pub(super) fn agreed(&self) -> Agreed {
+        match self.tls.alpn_protocol() {
+            None => Agreed::Nothing,
+            Some(ALPN_HTTP) if self.tls.is_handshaking() => Agreed::Nothing,
+            Some(ALPN_HTTP) => Agreed::Http,
+            Some(_) => Agreed::Turn,
+        }
+    }
+
+    /// The session alone, for another driver.
+    pub(super) fn into_inner(self) -> Box<ServerConnection> {
+        self.tls
     }
 
     /// Reads from the kernel once and decrypts. `WouldBlock` also where that brought nothing for
@@ -177,7 +216,13 @@ impl fmt::Debug for Session {
 }
 
 /// The socket as rustls wants to see it.
-struct Kernel<'a>(&'a TcpStream);
+pub(super) struct Kernel<'a>(pub(super) &'a TcpStream);
+
+impl Read for Kernel<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
 
 impl Write for Kernel<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

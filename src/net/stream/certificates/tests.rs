@@ -68,6 +68,7 @@ fn files_that_cannot_serve_are_named() {
     let cut = written("cut", "-----BEGIN CERTIFICATE-----\nAAAA\n");
     let large = written("large", &"#".repeat(FILE_BYTES_MAX as usize + 1));
     let missing = home.0.path().join("missing");
+    let expired = home.pair_until("expired", &["a.test"], -60);
     for (cert, key, part, problem) in [
         (&missing, &good.key, Part::Cert, "cannot read"),
         (&good.cert, &missing, Part::Key, "cannot read"),
@@ -75,6 +76,7 @@ fn files_that_cannot_serve_are_named() {
         (&blank, &good.key, Part::Cert, "holds no certificate"),
         (&good.key, &good.key, Part::Cert, "holds no certificate"),
         (&cut, &good.key, Part::Cert, "is not PEM"),
+        (&expired.cert, &expired.key, Part::Cert, "has expired"),
         (&broken, &good.key, Part::Cert, "not a certificate"),
         (&good.cert, &blank, Part::Key, "holds no private key"),
         (&good.cert, &good.cert, Part::Key, "holds no private key"),
