@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::external::External;
 use super::value::{Bandwidth, Count, FileNames, Host, Lifetime, Listen, Network, Ports};
 use crate::logging::{Filter, Format};
 use crate::turn::auth::Password;
@@ -54,6 +55,9 @@ pub(super) struct Proxy {
 pub(super) struct Relay {
     pub(super) ports: Ports,
     pub(super) addresses: Vec<Host>,
+    pub(super) external: Vec<External>,
+    /// Empty: none.
+    pub(super) external_stun: String,
     pub(super) tcp: bool,
 }
 
@@ -177,7 +181,13 @@ impl Default for File {
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { ports: literal("49152-65535"), addresses: Vec::new(), tcp: false }
+        Self {
+            ports: literal("49152-65535"),
+            addresses: Vec::new(),
+            external: Vec::new(),
+            external_stun: String::new(),
+            tcp: false,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod build;
 mod discovery;
 mod error;
+mod external;
 mod file;
 mod host;
 mod secrets;

@@ -10,6 +10,7 @@ mod datagrams;
 mod discovery;
 mod dtls;
 mod dual;
+mod external;
 mod foreign;
 mod lifetimes;
 mod limits;

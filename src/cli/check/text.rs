@@ -1,10 +1,11 @@
 //! The explanation as text: a line for each thing an operator decides.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 
 use crate::config::{Bandwidth, Config, Lifetime, Origin, SECS_PER_DAY};
 use crate::logging::escaped;
-use crate::net::{SHARES_PORTS, tls};
+use crate::net::{SHARES_PORTS, external, tls};
 use crate::turn::Discovery;
 
 /// Where the values begin.
@@ -86,6 +87,19 @@ fn relaying(lines: &mut Lines, config: &Config) {
     let count = net.relay_ports.len();
     let text = format_args!("{transports}, ports {first}-{last} ({count}), addresses: {from}");
     lines.say("relay", text);
+    let shown = shown(&net.external, &relays_from);
+    if !shown.is_empty() {
+        lines.say("external", list(&shown));
+    }
+}
+
+/// What the NAT in front makes of our relay addresses, as far as it is known yet.
+fn shown(external: &external::Config, relays_from: &[IpAddr]) -> Vec<String> {
+    let aliases = external.aliases(relays_from);
+    let known = aliases.iter().map(|alias| format!("{} for {}", alias.external, alias.local));
+    let stun = external.stun.as_deref().unwrap_or_default();
+    let unknown = external.unknown(relays_from);
+    known.chain(unknown.iter().map(|local| format!("for {local} ask {stun}"))).collect()
 }
 
 fn limiting(lines: &mut Lines, config: &Config) {
