@@ -11,6 +11,9 @@ use super::sys::{self, Options, Socket};
 use crate::stun::AddressFamily;
 use crate::turn::{AllocateError, PendingAllocation, PortWish};
 
+/// What relay sockets are.
+const OPTIONS: Options = Options { reuse_port: false, packet_info: false, icmp: true };
+
 /// Ports to try when other programs hold some of the range.
 const BIND_ATTEMPTS: usize = 16;
 
@@ -126,7 +129,7 @@ fn bind(
     shard: usize,
     now: Instant,
 ) -> io::Result<RelaySocket> {
-    let open = |address| Socket::bind(address, Options::default());
+    let open = |address| Socket::bind(address, OPTIONS);
     let (socket, port) = take_port(pools, family, parity, now, open)?;
     port.hold(shard);
     Ok(RelaySocket { socket, address: port.address(), _port: port })
@@ -182,7 +185,7 @@ impl RelaySocket {
     /// Binds the socket of `shard` to `port`, or gives it back.
     fn bind(port: PortLease, shard: usize) -> Result<Self, (io::Error, PortLease)> {
         let address = port.address();
-        match Socket::bind(address, Options::default()) {
+        match Socket::bind(address, OPTIONS) {
             Ok(socket) => {
                 port.hold(shard);
                 Ok(Self { socket, address, _port: port })

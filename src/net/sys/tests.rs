@@ -103,7 +103,7 @@ async fn a_wildcard_socket_knows_the_address_that_was_asked() {
 
 #[tokio::test]
 async fn families_and_shards_share_a_port_and_probe_sees_it() {
-    let shard = Options { reuse_port: true, packet_info: true };
+    let shard = Options { reuse_port: true, packet_info: true, icmp: false };
     let first = Socket::bind("0.0.0.0:0".parse().expect("valid"), shard).expect("free port");
     let v4 = first.local_addr().expect("bound");
     let v6 = SocketAddr::new("::".parse().expect("valid"), v4.port());
@@ -134,9 +134,10 @@ fn loopback_is_among_the_interfaces_and_has_no_broadcast() {
 #[tokio::test]
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 async fn an_icmp_error_does_not_hide_what_arrived() {
-    let (socket, peer) = (bound(), StdSocket::bind(loopback()).expect("loopback"));
+    let options = Options { icmp: true, ..Options::default() };
+    let socket = Socket::bind(loopback(), options).expect("loopback can be bound");
+    let peer = StdSocket::bind(loopback()).expect("loopback");
     let mut batch = RecvBatch::new();
-    socket.report_icmp();
     let closed = bound().local_addr().expect("bound");
     let segments = [Segment { header: 0..0, payload: 0..0, padding: 0, next: None }];
     let route = Route { socket: (), to: closed, from: None, dont_fragment: false };
