@@ -1,6 +1,5 @@
 //! The path of relayed data: ChannelData in, and peers' datagrams back (RFC 8656 §11.3, §12.6,
-//! §12.7), or the ICMP errors that come instead (§11.5). No heap allocation, no copy, one table
-//! look-up for each packet.
+//! §12.7). No heap allocation, no copy, one table look-up for each packet.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,7 +9,7 @@ use super::policy::PeerAddress;
 use super::server::Server;
 use super::stats::{Direction, DropReason};
 use super::verdict::{Header, Verdict};
-use crate::stun::attribute::{AttributeType, Icmp};
+use crate::stun::attribute::AttributeType;
 use crate::stun::message::{ATTRIBUTE_HEADER_LEN, HEADER_LEN, MAGIC_COOKIE, message_type};
 use crate::stun::{AddressFamily, ChannelData, Class, Method, TransactionId, address, channel};
 
@@ -85,28 +84,6 @@ impl Server {
         Ok(Verdict::ToClient { to: on, header, padding })
     }
 
-    /// An ICMP error about a datagram that left `on` for `peer` (RFC 8656 §11.5). Anybody may have
-    /// forged it: it is told to the client and changes nothing here.
-    pub(super) fn handle_icmp_error(
-        &mut self,
-        on: AllocationId,
-        peer: SocketAddr,
-        icmp: Icmp,
-        now: Now,
-    ) -> Result<Verdict, DropReason> {
-        let icmp = relayed_icmp(peer, icmp).ok_or(DropReason::IcmpUnknown)?;
-        let allocation =
-            self.allocations.live_mut(on, now.instant).ok_or(DropReason::NoAllocation)?;
-        let value = icmp.to_bytes();
-        let body = ATTRIBUTE_HEADER_LEN + address_len(peer) + ATTRIBUTE_HEADER_LEN + value.len();
-        allocation.charge(peer.ip(), HEADER_LEN + body, now.instant)?;
-        let mut header = self.data_indication_start(peer, body as u16);
-        header.push(&AttributeType::ICMP.0.to_be_bytes());
-        header.push(&(value.len() as u16).to_be_bytes());
-        header.push(&value);
-        Ok(Verdict::ToClient { to: on, header, padding: 0 })
-    }
-
     /// All of a Data indication up to the data (RFC 8656 §11.3).
     fn data_indication_header(&mut self, from: SocketAddr, length: u16) -> Header {
         let body = data_indication_body_len(from, 0) as u16 + length.next_multiple_of(4);
@@ -117,7 +94,7 @@ impl Server {
     }
 
     /// A Data indication's header and its XOR-PEER-ADDRESS.
-    fn data_indication_start(&mut self, from: SocketAddr, body: u16) -> Header {
+    pub(super) fn data_indication_start(&mut self, from: SocketAddr, body: u16) -> Header {
         let id = TransactionId(self.random());
         let peer = address::mask(from, id);
         let mut header = Header::new();
@@ -137,16 +114,6 @@ impl Server {
     }
 }
 
-/// What clients are told of an ICMP error (RFC 8656 §11.5, §18.13): nothing of some types, and the
-/// error data of those only where it is an MTU.
-fn relayed_icmp(peer: SocketAddr, icmp: Icmp) -> Option<Icmp> {
-    let (is_relayed, has_mtu) = match peer {
-        SocketAddr::V4(_) => (matches!(icmp.kind, 3 | 11), (icmp.kind, icmp.code) == (3, 4)),
-        SocketAddr::V6(_) => (matches!(icmp.kind, 1..=3), icmp.kind == 2),
-    };
-    is_relayed.then_some(Icmp { data: if has_mtu { icmp.data } else { 0 }, ..icmp })
-}
-
 fn channel_data_header(bytes: &[u8; channel::HEADER_LEN]) -> Header {
     let mut header = Header::new();
     header.push(bytes);
@@ -164,7 +131,7 @@ fn padding_of(length: u16) -> usize {
 }
 
 /// Bytes of an address attribute's value.
-fn address_len(address: SocketAddr) -> usize {
+pub(super) fn address_len(address: SocketAddr) -> usize {
     match address {
         SocketAddr::V4(_) => 8,
         SocketAddr::V6(_) => 20,

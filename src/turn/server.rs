@@ -20,7 +20,7 @@ use super::request::allocate::Outcome;
 use super::request::{Reject, Request};
 use super::stats::{Direction, DropReason, RequestMethod, Stats};
 use super::verdict::Verdict;
-use crate::stun::attribute::{AlternateServer, ErrorCode, Icmp, Software};
+use crate::stun::attribute::{AlternateServer, ErrorCode, Software};
 use crate::stun::{Builder, ChannelRange, Class, Code, Message, Method, TransactionId};
 
 /// Client ports that are services which answer by themselves (echo, chargen, DNS), and 0: an
@@ -155,19 +155,6 @@ impl Server {
     ) -> Verdict {
         self.handle_peer_data(on, from, packet.len(), now)
             .unwrap_or_else(|reason| self.drop(reason))
-    }
-
-    /// Handles an ICMP error about a datagram that left the relayed address of `on` for `peer`
-    /// (RFC 8656 §11.5). The error data is the MTU, if the error tells one. The verdict is like
-    /// that on an empty packet: all there is to send is the header.
-    pub fn handle_icmp(
-        &mut self,
-        on: AllocationId,
-        peer: std::net::SocketAddr,
-        icmp: Icmp,
-        now: Now,
-    ) -> Verdict {
-        self.handle_icmp_error(on, peer, icmp, now).unwrap_or_else(|reason| self.drop(reason))
     }
 
     /// Ends what has expired.

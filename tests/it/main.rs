@@ -5,12 +5,17 @@
 mod common;
 
 mod addresses;
+mod alternate;
 mod client;
 mod datagrams;
 mod discovery;
 mod dtls;
 mod dual;
 mod foreign;
+#[cfg(target_os = "linux")]
+mod headers;
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+mod icmp;
 mod lifetimes;
 mod limits;
 mod observability;

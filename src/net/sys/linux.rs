@@ -118,10 +118,13 @@ impl Socket {
     /// the kernel.
     pub(in crate::net) fn recv_icmp(&self, errors: &mut Vec<IcmpError>) {
         errors.clear();
-        // Of the many reasons for which there may be no more, none is worth a distinction.
+        // Whatever ends it, WouldBlock makes tokio forget the errors until it hears of more.
         let _ = self.socket.try_io(Interest::PRIORITY, |socket| {
             for _ in 0..ICMP_ERRORS_MAX {
-                errors.extend(icmp::next_error(socket.as_raw_fd())?);
+                let Ok(next) = icmp::next_error(socket.as_raw_fd()) else {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                };
+                errors.extend(next);
             }
             Ok(())
         });
