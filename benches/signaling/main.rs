@@ -102,7 +102,7 @@ fn idle(server: &Server, http: SocketAddr) {
 fn unicast(http: SocketAddr) {
     let mut clients: Vec<_> =
         (0..CLIENTS).map(|peer| Client::join(http, peer, peer / PEERS_PER_ROOM)).collect();
-    clients.iter_mut().for_each(Client::forget);
+    hear_who_joined(&mut clients);
     let each = MESSAGE_BURST as usize / 2;
     let began = clock::now().instant;
     for _ in 0..each {
@@ -120,7 +120,7 @@ fn broadcast(http: SocketAddr) {
     let mut clients: Vec<_> = (NEXT..NEXT + CLIENTS)
         .map(|peer| Client::join(http, peer, peer / PEERS_PER_ROOM))
         .collect();
-    clients.iter_mut().for_each(Client::forget);
+    hear_who_joined(&mut clients);
     let began = clock::now().instant;
     for turn in 0..PEERS_PER_ROOM {
         for (peer, client) in clients.iter_mut().enumerate() {
@@ -133,6 +133,13 @@ fn broadcast(http: SocketAddr) {
         }
     }
     print_rate("server, broadcast", CLIENTS, CLIENTS * (PEERS_PER_ROOM - 1), began);
+}
+
+/// Each one is told of those that joined its room after it.
+fn hear_who_joined(clients: &mut [Client]) {
+    for (peer, client) in clients.iter_mut().enumerate() {
+        client.receive(PEERS_PER_ROOM - 1 - peer % PEERS_PER_ROOM);
+    }
 }
 
 fn print_rate(what: &str, messages: usize, copies: usize, began: Instant) {
@@ -220,15 +227,6 @@ impl Client {
             }
             length => Some(2 + usize::from(length)),
         }
-    }
-
-    /// Throws away what came in between: who else has joined.
-    fn forget(&mut self) {
-        self.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let mut scratch = [0; 65_536];
-        while self.stream.read(&mut scratch).is_ok_and(|read| read > 0) {}
-        self.stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        self.buffer.clear();
     }
 
     fn read(&mut self) {

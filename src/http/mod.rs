@@ -247,6 +247,8 @@ async fn accept(
                 Ok(slot) => {
                     let router = router.clone();
                     let source = source.ip();
+                    // Messages are small, and the next one must not wait for an acknowledgement.
+                    let _ = stream.set_nodelay(true);
                     let connection = serve(stream, source, router, slot, stopping.clone());
                     connections.spawn(connection);
                 }
