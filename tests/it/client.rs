@@ -50,6 +50,7 @@ const NONCE: u16 = 0x015;
 const XOR_RELAYED_ADDRESS: u16 = 0x016;
 const REQUESTED_ADDRESS_FAMILY: u16 = 0x017;
 const REQUESTED_TRANSPORT: u16 = 0x019;
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 const DONT_FRAGMENT: u16 = 0x01A;
 const XOR_MAPPED_ADDRESS: u16 = 0x020;
 const CONNECTION_ID: u16 = 0x02A;
@@ -545,6 +546,7 @@ impl Client {
     }
 
     /// A Send indication with DONT-FRAGMENT.
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
     pub(crate) async fn send_whole(&self, peer: SocketAddr, data: &[u8]) {
         let mut message = header(SEND_INDICATION);
         let peer = xor_address(&message, peer);
