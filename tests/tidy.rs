@@ -156,6 +156,10 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 fn collect_all(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        // What npm installs is nobody's here.
+        if path.ends_with("node_modules") {
+            continue;
+        }
         if path.is_dir() {
             collect_all(&path, files);
         } else {

@@ -11,6 +11,9 @@ use super::sys::{self, Options, Socket};
 use crate::stun::AddressFamily;
 use crate::turn::{AllocateError, PendingAllocation, PortWish};
 
+/// What relay sockets are.
+const OPTIONS: Options = Options { reuse_port: false, packet_info: false, icmp: true };
+
 /// Ports to try when other programs hold some of the range.
 const BIND_ATTEMPTS: usize = 16;
 
@@ -138,7 +141,7 @@ fn bind(
     shard: usize,
     now: Instant,
 ) -> io::Result<RelaySocket> {
-    let open = |address| Socket::bind(address, Options::default());
+    let open = |address| Socket::bind(address, OPTIONS);
     let (socket, port) = take_port(pools, family, parity, now, open)?;
     port.hold(shard);
     Ok(RelaySocket { socket, address: port.advertised(), _port: port })
@@ -193,7 +196,7 @@ fn bind_pair(
 impl RelaySocket {
     /// Binds the socket of `shard` to `port`, or gives it back.
     fn bind(port: PortLease, shard: usize) -> Result<Self, (io::Error, PortLease)> {
-        match Socket::bind(port.address(), Options::default()) {
+        match Socket::bind(port.address(), OPTIONS) {
             Ok(socket) => {
                 port.hold(shard);
                 let address = port.advertised();

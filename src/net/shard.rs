@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::post::{Parcel, Post};
 use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, Opening, split_frames};
-use super::sys::RecvBatch;
+use super::sys::{ICMP_ERRORS_MAX, IcmpError, RecvBatch};
 use super::tcp_relay::data::DataConnection;
 use super::udp::Listener;
 use super::work::{ClientPath, Shared, SocketKey, Work};
@@ -25,6 +25,7 @@ const STREAM_BUFFER: usize = FRAME_LEN_MAX + 64 * 1024;
 /// See the module. The buffers are borrowed while the rest works on what is in them.
 pub(super) struct Shard {
     batch: RecvBatch,
+    icmp: Vec<IcmpError>,
     stream_buffer: Box<[u8]>,
     pub(super) work: Work,
 }
@@ -40,6 +41,7 @@ impl Shard {
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
                 batch: RecvBatch::new(),
+                icmp: Vec::with_capacity(ICMP_ERRORS_MAX),
                 stream_buffer: vec![0; STREAM_BUFFER].into(),
                 work: Work::new(server, listeners, dtls, shared, post, me.clone()),
             })
@@ -58,12 +60,17 @@ impl Shard {
         }
     }
 
-    /// One turn of a socket that has something to read. Returns how many datagrams there were.
+    /// One turn of a socket that has something to read. Returns how many datagrams and ICMP errors
+    /// there were.
     pub(super) fn turn(&mut self, key: SocketKey) -> io::Result<usize> {
-        let Self { batch, work, .. } = self;
+        let Self { batch, icmp, work, .. } = self;
         let Some(socket) = work.socket(key) else { return Ok(0) };
+        socket.recv_icmp(icmp);
         let received = socket.recv(batch)?;
         let now = clock::now();
+        if let SocketKey::Relay(id) = key {
+            icmp.iter().for_each(|error| work.handle_icmp(id, *error, now));
+        }
         for at in 0..batch.len() {
             let datagram = batch.datagrams()[at];
             match key {
@@ -82,7 +89,7 @@ impl Shard {
         }
         work.flush(batch.bytes());
         work.handle_events(batch.bytes());
-        Ok(received)
+        Ok(received + icmp.len())
     }
 
     /// Takes in a connection.

@@ -24,9 +24,10 @@ use super::quota::{QuotaLease, Quotas};
 use super::relay::{self, Failure, Obtained, RelaySocket};
 use super::shard::Shard;
 use super::stream::{Connection, ConnectionId, Importance};
-use super::sys::{Datagram, Socket};
+use super::sys::{Datagram, IcmpError, Socket};
 use super::tcp_relay::{Rendezvous, TcpLegs, Waiting};
 use super::udp::{self, Listener};
+use crate::stun::attribute::Icmp;
 use crate::turn::{
     Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress, PeerTransport,
     PendingAllocation, RelayedAddress, Server, Transport, Verdict,
@@ -269,6 +270,17 @@ impl Work {
         let verdict = self.server.handle_peer(id, from, &bytes[place.clone()], now);
         if let Verdict::ToClient { to, header, padding } = verdict {
             self.relay_to_client(to, &header, place, padding, bytes);
+        }
+    }
+
+    /// An ICMP error about what left a relayed address.
+    pub(super) fn handle_icmp(&mut self, id: AllocationId, error: IcmpError, now: Now) {
+        let IcmpError { peer, kind, code, info } = error;
+        let icmp = Icmp { kind, code: code.into(), data: info };
+        if let Verdict::ToClient { to, header, padding } =
+            self.server.handle_icmp(id, peer, icmp, now)
+        {
+            self.relay_to_client(to, &header, 0..0, padding, &[]);
         }
     }
 

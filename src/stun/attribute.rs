@@ -370,7 +370,8 @@ impl Attribute<'_> for AddressErrorCode {
     }
 }
 
-/// An ICMP error that came back from the peer's side (RFC 8656 §18.13).
+/// An ICMP error that came back from the peer's side (RFC 8656 §18.13). The widths are those of
+/// the RFC's figure; not all implementations have looked at it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Icmp {
     /// 7 bits.
@@ -392,10 +393,17 @@ impl Attribute<'_> for Icmp {
         })
     }
     fn encode(&self, _: TransactionId, out: &mut Vec<u8>) {
+        out.extend(self.to_bytes());
+    }
+}
+
+impl Icmp {
+    /// The value on the wire.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 8] {
         let kind_and_code = u16::from(self.kind) << 9 | self.code & 0x01FF;
-        out.extend([0, 0]);
-        out.extend(kind_and_code.to_be_bytes());
-        out.extend(self.data.to_be_bytes());
+        let ([t0, t1], [d0, d1, d2, d3]) = (kind_and_code.to_be_bytes(), self.data.to_be_bytes());
+        [0, 0, t0, t1, d0, d1, d2, d3]
     }
 }
 

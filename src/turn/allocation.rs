@@ -298,13 +298,24 @@ impl Allocation {
         bytes: usize,
         now: Instant,
     ) -> Result<(), DropReason> {
+        self.charge(peer, bytes, now)?;
+        self.relayed_data[direction as usize].add(bytes);
+        Ok(())
+    }
+
+    /// The same for what is about `peer` and none of its data.
+    pub(super) fn charge(
+        &self,
+        peer: IpAddr,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         if !self.permits(peer, now) {
             return Err(DropReason::NoPermission);
         }
         if self.meter.as_ref().is_some_and(|meter| !meter.admit(bytes, now)) {
             return Err(DropReason::Bandwidth);
         }
-        self.relayed_data[direction as usize].add(bytes);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ pub mod connections;
 pub mod discovery;
 pub mod event;
 mod host;
+mod icmp;
 pub mod limits;
 mod nonce;
 pub mod policy;

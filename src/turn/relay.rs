@@ -86,8 +86,16 @@ impl Server {
 
     /// All of a Data indication up to the data (RFC 8656 §11.3).
     fn data_indication_header(&mut self, from: SocketAddr, length: u16) -> Header {
-        let id = TransactionId(self.random());
         let body = data_indication_body_len(from, 0) as u16 + length.next_multiple_of(4);
+        let mut header = self.data_indication_start(from, body);
+        header.push(&AttributeType::DATA.0.to_be_bytes());
+        header.push(&length.to_be_bytes());
+        header
+    }
+
+    /// A Data indication's header and its XOR-PEER-ADDRESS.
+    pub(super) fn data_indication_start(&mut self, from: SocketAddr, body: u16) -> Header {
+        let id = TransactionId(self.random());
         let peer = address::mask(from, id);
         let mut header = Header::new();
         header.push(&message_type(Method::Data, Class::Indication).to_be_bytes());
@@ -102,8 +110,6 @@ impl Server {
             IpAddr::V4(ip) => header.push(&ip.octets()),
             IpAddr::V6(ip) => header.push(&ip.octets()),
         }
-        header.push(&AttributeType::DATA.0.to_be_bytes());
-        header.push(&length.to_be_bytes());
         header
     }
 }
@@ -125,7 +131,7 @@ fn padding_of(length: u16) -> usize {
 }
 
 /// Bytes of an address attribute's value.
-fn address_len(address: SocketAddr) -> usize {
+pub(super) fn address_len(address: SocketAddr) -> usize {
     match address {
         SocketAddr::V4(_) => 8,
         SocketAddr::V6(_) => 20,

@@ -43,6 +43,8 @@ labelled! {
         DtlsFull = "dtls_full",
         /// A DTLS record that belongs to no session, or that its session has no use for.
         DtlsStray = "dtls_stray",
+        /// An ICMP error of a type that clients are not told of.
+        IcmpUnknown = "icmp_unknown",
         /// An indication with missing, malformed or unknown attributes.
         IndicationMalformed = "indication_malformed",
         /// A Binding indication: a sign of life that asks for nothing.

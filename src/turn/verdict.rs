@@ -11,8 +11,9 @@ use super::request::connect::PendingConnect;
 use super::request::connection_bind::PendingConnectionBind;
 use super::stats::DropReason;
 
-/// The longest header in front of relayed data: a Data indication about an IPv6 peer.
-pub const HEADER_LEN_MAX: usize = 48;
+/// The longest header: a Data indication about an IPv6 peer, with ICMP. In front of data it is 48
+/// bytes at most.
+pub const HEADER_LEN_MAX: usize = 56;
 
 /// What the driver has to do with one packet. Relayed data is named by its place in the packet,
 /// never copied.
@@ -41,7 +42,7 @@ pub enum Verdict {
     ToClient {
         /// Whose client.
         to: AllocationId,
-        /// ChannelData's, or all of a Data indication up to the data.
+        /// ChannelData's, or all of a Data indication up to the data; with ICMP, all of it.
         header: Header,
         /// Zero bytes behind the data, 0 to 3.
         padding: usize,

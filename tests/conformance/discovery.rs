@@ -186,3 +186,22 @@ fn changed_replies_count_against_the_source() {
         .filter(|_| matches!(ask(&mut world, LISTENER, &[change(6)]), Outcome::ReplyFrom(..)));
     assert_eq!(answered.count(), 5);
 }
+
+/// RFC 5780 §6.1: who asks what its NAT does is not sent elsewhere.
+#[test]
+fn discovering_client_is_sent_to_no_alternate_server() {
+    let mut world = World::with(|setup| {
+        let discovery = Discovery::new(LISTENER.parse().unwrap(), ALTERNATE.parse().unwrap());
+        setup.config.discovery = discovery;
+        setup.config.alternates = vec!["203.0.113.7:3478".parse().unwrap()];
+    });
+    for flags in [0, CHANGE_IP, CHANGE_PORT, CHANGE_IP | CHANGE_PORT] {
+        let (Outcome::Reply(reply) | Outcome::ReplyFrom(_, reply)) =
+            ask(&mut world, LISTENER, &[change(flags)])
+        else {
+            panic!("no answer");
+        };
+        assert!(reply.is_success() && !reply.has(attr::ALTERNATE_SERVER));
+        assert_eq!(plain(&reply, attr::OTHER_ADDRESS).to_string(), ALTERNATE);
+    }
+}

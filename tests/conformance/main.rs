@@ -8,6 +8,7 @@ mod auth;
 mod channels;
 mod discovery;
 mod dual;
+mod icmp;
 mod limits;
 mod permissions;
 mod policy;

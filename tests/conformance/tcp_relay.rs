@@ -74,9 +74,12 @@ fn tcp_is_442_where_it_is_off() {
 
 /// RFC 6062 §5.1 (2)
 #[test]
-fn tcp_for_a_client_over_udp_is_400() {
+fn tcp_for_a_client_over_datagrams_is_400() {
     let mut world = world();
     assert_eq!(Client::at(HERE).code(&mut world, ALLOCATE, &[transport(6)]), 400);
+    let mut client = Client::at(HERE);
+    client.five.transport = hairpin::turn::Transport::Dtls;
+    assert_eq!(client.code(&mut world, ALLOCATE, &[transport(6)]), 400, "RFC 7350 §4.6");
 }
 
 /// RFC 6062 §5.1 (2)

@@ -56,6 +56,7 @@ pub(crate) mod attr {
     pub(crate) const AAF: u16 = 0x8000;
     pub(crate) const ADDRESS_ERROR_CODE: u16 = 0x8001;
     pub(crate) const PAS: u16 = 0x8002;
+    pub(crate) const ICMP: u16 = 0x8004;
     pub(crate) const SOFTWARE: u16 = 0x8022;
     pub(crate) const ALTERNATE_SERVER: u16 = 0x8023;
     pub(crate) const FINGERPRINT: u16 = 0x8028;

@@ -312,6 +312,11 @@ impl World {
         }
     }
 
+    /// The allocation behind a relayed address, for what the driver knows it by.
+    pub(crate) fn allocation_at(&self, relay: SocketAddr) -> AllocationId {
+        self.relays[&relay].id
+    }
+
     /// A connection to a peer has come about, or not.
     pub(crate) fn connected(
         &mut self,

@@ -50,8 +50,11 @@ const NONCE: u16 = 0x015;
 const XOR_RELAYED_ADDRESS: u16 = 0x016;
 const REQUESTED_ADDRESS_FAMILY: u16 = 0x017;
 const REQUESTED_TRANSPORT: u16 = 0x019;
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+const DONT_FRAGMENT: u16 = 0x01A;
 const XOR_MAPPED_ADDRESS: u16 = 0x020;
 const CONNECTION_ID: u16 = 0x02A;
+const ICMP: u16 = 0x8004;
 
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 
@@ -205,6 +208,8 @@ pub(crate) enum Received {
     Data(SocketAddr, Vec<u8>),
     /// In ChannelData.
     Channel(u16, Vec<u8>),
+    /// In a Data indication instead of data: type, code and error data.
+    Icmp(SocketAddr, [u8; 2], u32),
 }
 
 /// What a client talks over.
@@ -262,6 +267,12 @@ impl Client {
     pub(crate) fn dtls(&mut self) -> &mut Dtls {
         let Wire::Dtls(dtls) = &mut self.wire else { panic!("no DTLS") };
         dtls.get_mut()
+    }
+
+    /// The socket of a client over UDP.
+    pub(crate) fn socket(&self) -> &UdpSocket {
+        let Wire::Udp(socket) = &self.wire else { panic!("no UDP") };
+        socket
     }
 
     fn on(wire: Wire, local: SocketAddr, server: SocketAddr) -> Self {
@@ -534,6 +545,17 @@ impl Client {
         self.send_raw(&message).await;
     }
 
+    /// A Send indication with DONT-FRAGMENT.
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
+    pub(crate) async fn send_whole(&self, peer: SocketAddr, data: &[u8]) {
+        let mut message = header(SEND_INDICATION);
+        let peer = xor_address(&message, peer);
+        push(&mut message, XOR_PEER_ADDRESS, &peer);
+        push(&mut message, DONT_FRAGMENT, &[]);
+        push(&mut message, DATA, data);
+        self.send_raw(&message).await;
+    }
+
     /// ChannelData, without padding, as datagrams have it; a stream adds it.
     pub(crate) async fn send_channel(&self, number: u16, data: &[u8]) {
         let length = (data.len() as u16).to_be_bytes();
@@ -581,7 +603,14 @@ fn received(bytes: Vec<u8>) -> Received {
     let message = Message::parse(bytes);
     assert_eq!(message.kind, DATA_INDICATION);
     let peer = message.address(XOR_PEER_ADDRESS).expect("XOR-PEER-ADDRESS");
-    Received::Data(peer, message.get(DATA).expect("DATA").to_vec())
+    let Some(value) = message.get(ICMP) else {
+        return Received::Data(peer, message.get(DATA).expect("DATA").to_vec());
+    };
+    assert_eq!(message.attributes.len(), 2, "an error instead of data");
+    let &[0, 0, kind, code, ref data @ ..] = value else { panic!("two reserved bytes") };
+    assert_eq!(kind & 1, 0, "seven bits of type and nine of code, of which ICMP has eight");
+    let data = u32::from_be_bytes(data.try_into().unwrap());
+    Received::Icmp(peer, [kind >> 1, code], data)
 }
 
 /// A UDP socket with room for bursts.
@@ -601,6 +630,10 @@ pub(crate) struct Peer(UdpSocket);
 impl Peer {
     pub(crate) fn at(ip: IpAddr) -> Self {
         Self(socket(ip))
+    }
+
+    pub(crate) fn socket(&self) -> &UdpSocket {
+        &self.0
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

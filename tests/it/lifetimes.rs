@@ -268,6 +268,7 @@ async fn channel_ends_while_the_permission_lives() {
                 assert_eq!(from, peer.address());
                 break;
             }
+            Received::Icmp(..) => panic!("the peer is there"),
         }
         sleep(PAUSE).await;
     }

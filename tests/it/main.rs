@@ -5,6 +5,7 @@
 mod common;
 
 mod addresses;
+mod alternate;
 mod client;
 mod datagrams;
 mod discovery;
@@ -12,6 +13,10 @@ mod dtls;
 mod dual;
 mod external;
 mod foreign;
+#[cfg(target_os = "linux")]
+mod headers;
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+mod icmp;
 mod lifetimes;
 mod limits;
 mod observability;

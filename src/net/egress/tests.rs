@@ -203,10 +203,10 @@ async fn a_destination_that_cannot_be_is_counted_and_the_rest_still_goes() {
 
 #[tokio::test]
 async fn a_closed_port_stops_nobody() {
-    let (sender, receiver) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
     // The portable path only has what the system reports by itself.
-    #[cfg(all(target_os = "linux", not(feature = "portable")))]
-    sender.report_icmp();
+    let options = Options { icmp: true, ..Options::default() };
+    let sender = Socket::bind("127.0.0.1:0".parse().expect("valid"), options).expect("loopback");
+    let receiver = bound("127.0.0.1:0");
     let closed = to(&bound("127.0.0.1:0"));
     let mut egress = Egress::new();
     for _ in 0..3 {

@@ -1,9 +1,10 @@
 //! Linux: batches through `recvmmsg` and `sendmmsg`, trains of datagrams through GRO and GSO.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::task::{Context, Poll};
@@ -11,15 +12,16 @@ use std::task::{Context, Poll};
 use libc::c_int;
 use socket2::SockAddr;
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 use super::batch::{RecvBatch, SLOTS};
 use super::outgoing::Outgoing;
-use super::{Options, error};
+use super::{ICMP_ERRORS_MAX, IcmpError, Options, error};
 use crate::turn::stats::DropReason;
 
 mod affinity;
 mod cmsg;
+mod icmp;
 mod interfaces;
 mod name;
 mod receive;
@@ -41,7 +43,9 @@ pub const SETS_DONT_FRAGMENT: bool = true;
 /// A bound UDP socket.
 #[derive(Debug)]
 pub struct Socket {
-    socket: UdpSocket,
+    /// Registered for reading alone: nobody waits for writing, and the kernel would wake the shard
+    /// whenever a datagram has left.
+    socket: AsyncFd<UdpSocket>,
     /// Whether what it sends has the DF bit set.
     dont_fragment: Cell<bool>,
     /// Whether runs leave in one piece; off for good once kernel or device have refused.
@@ -70,28 +74,60 @@ impl Socket {
         if options.packet_info && address.is_ipv6() {
             set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
         }
+        if options.icmp {
+            icmp::keep_errors(fd, address)?;
+        }
         // GSO came to Linux before GRO did: a kernel that refuses GRO is taken to have neither,
         // as one without GSO would send a whole run as a single datagram.
         let segmentation = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         socket.bind(&SockAddr::from(address))?;
-        let socket = UdpSocket::from_std(socket.into())?;
+        // Priority is what errors are announced with, where they are kept.
+        let interest = Interest::READABLE | Interest::PRIORITY;
+        // SAFETY: a std socket owns its descriptor, which stays the same and open until it drops.
+        let socket = unsafe { AsyncFd::register_with_interest(socket.into(), interest) }?;
         let segmentation = Cell::new(segmentation);
         Ok(Self { socket, dont_fragment: Cell::new(false), segmentation })
     }
 
     /// The address it is bound to.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        self.socket.get_ref().local_addr()
     }
 
-    /// Waits until [`Socket::recv`] may find something.
+    /// Waits until [`Socket::recv`] or [`Socket::recv_icmp`] may find something.
     pub async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+        poll_fn(|context| self.poll_readable(context)).await
     }
 
     /// The same for who cannot borrow the socket while waiting. Wakes only the last caller.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_recv_ready(context)
+        match self.socket.poll_read_ready(context) {
+            // A turn takes no more than so many errors, and datagrams until there are none.
+            Poll::Pending if self.has_icmp() => Poll::Ready(Ok(())),
+            other => other.map_ok(drop),
+        }
+    }
+
+    /// Whether there may be ICMP errors. Asks what is known already, not the kernel.
+    fn has_icmp(&self) -> bool {
+        self.socket.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
+    }
+
+    /// Puts ICMP errors that have arrived into `errors`, and clears it before. To be called before
+    /// [`Socket::recv`], which they might keep from receiving. Without errors it costs no call of
+    /// the kernel.
+    pub(in crate::net) fn recv_icmp(&self, errors: &mut Vec<IcmpError>) {
+        errors.clear();
+        // Whatever ends it, WouldBlock makes tokio forget the errors until it hears of more.
+        let _ = self.socket.try_io(Interest::PRIORITY, |socket| {
+            for _ in 0..ICMP_ERRORS_MAX {
+                let Ok(next) = icmp::next_error(socket.as_raw_fd()) else {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                };
+                errors.extend(next);
+            }
+            Ok(())
+        });
     }
 
     /// Fills `batch` with what has arrived, and tells how many datagrams that is; 0 is nothing.
@@ -105,7 +141,7 @@ impl Socket {
         // only finds it empty. No wake-up is lost: a short count means that recvmmsg met an empty
         // queue, or an error that came during the call. That error, and whatever arrives after,
         // is a new edge of epoll, and tokio looks at those only after this.
-        let _ = self.socket.try_io(Interest::READABLE, || {
+        let _ = self.socket.try_io(Interest::READABLE, |_| {
             outcome = receive::receive(fd, batch);
             match outcome {
                 Ok(messages) if messages < SLOTS => Err(io::ErrorKind::WouldBlock.into()),
@@ -177,6 +213,10 @@ impl Socket {
             if attempts > 0 && error::is_about_another(&error) {
                 continue;
             }
+            // One more attempt tells whether it is about this datagram.
+            if attempts == error::ATTEMPTS - 1 && icmp::may_have_left(&error) {
+                continue;
+            }
             if error.kind() == io::ErrorKind::WouldBlock {
                 let rest = (at..messages.len()).map(|at| messages.datagrams(at)).sum();
                 (0..rest).for_each(|_| dropped(DropReason::SendBufferFull));
@@ -204,12 +244,6 @@ impl Socket {
 
 #[cfg(test)]
 impl Socket {
-    /// Makes ICMP errors surface as errors of later calls, which sockets that are not connected
-    /// otherwise never see.
-    pub(in crate::net) fn report_icmp(&self) {
-        set(self.socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1).expect("IPv4 socket");
-    }
-
     /// What the kernel says that it does.
     pub(in crate::net) fn sets_dont_fragment(&self) -> bool {
         let (mut value, mut size) = (0 as c_int, mem::size_of::<c_int>() as libc::socklen_t);

@@ -23,7 +23,7 @@ mod tests;
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[expect(
     unsafe_code,
-    reason = "recvmmsg, sendmmsg and getifaddrs have no safe wrapper in use here"
+    reason = "recvmmsg, sendmmsg, error queues and getifaddrs have no safe wrapper in use here"
 )]
 mod linux;
 #[cfg(any(not(target_os = "linux"), feature = "portable"))]
@@ -50,7 +50,27 @@ pub struct Options {
     /// Tells for each datagram which local address it was sent to ([`Datagram::to`]): for
     /// wildcard addresses, whose replies must leave from the address that was asked.
     pub packet_info: bool,
+    /// Keeps the ICMP errors that its datagrams cause, for [`Socket::recv_icmp`]. Without effect
+    /// on the portable path.
+    pub icmp: bool,
 }
+
+/// An ICMP error about a datagram of a socket. Anybody may have forged it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct IcmpError {
+    /// Where the datagram was sent to.
+    pub peer: SocketAddr,
+    /// ICMP's type if the peer's address is IPv4, else ICMPv6's.
+    pub kind: u8,
+    /// Its meaning depends on the type.
+    pub code: u8,
+    /// The next hop's MTU, where the error tells it.
+    pub info: u32,
+}
+
+/// ICMP errors taken in one turn; the rest stays in the kernel until the next one. As many as make
+/// the turn a full one, so that a flood of them lets other sockets have theirs.
+pub(super) const ICMP_ERRORS_MAX: usize = 32;
 
 /// An address of one of this host's interfaces.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

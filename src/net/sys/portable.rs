@@ -1,7 +1,8 @@
 //! Everywhere but Linux, and with the feature `portable`: one call for each datagram.
 //!
 //! Gives up what std cannot do: the address a datagram was sent to, the source address of a
-//! reply, the DF bit (the system's default stays), and the list of this host's addresses.
+//! reply, the DF bit (the system's default stays), ICMP errors, and the list of this host's
+//! addresses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use tokio::net::UdpSocket;
 
 use super::batch::{RecvBatch, SLOT_BYTES, SLOTS, Train};
 use super::outgoing::{Outgoing, Segment};
-use super::{InterfaceAddress, Options, error};
+use super::{IcmpError, InterfaceAddress, Options, error};
 use crate::turn::stats::DropReason;
 
 /// std has no way to set the DF bit.
@@ -65,6 +66,11 @@ impl Socket {
     /// The same for who cannot borrow the socket while waiting. Wakes only the last caller.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_recv_ready(context)
+    }
+
+    /// ICMP errors cannot be had: at most some later call fails without saying for which datagram.
+    pub(in crate::net) fn recv_icmp(&self, errors: &mut Vec<IcmpError>) {
+        errors.clear();
     }
 
     /// Fills `batch` with what has arrived, and tells how many datagrams that is; 0 is nothing.

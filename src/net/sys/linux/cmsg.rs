@@ -1,12 +1,16 @@
-//! Control messages: the source and destination addresses, GRO's and GSO's sizes.
+//! Control messages: the source and destination addresses, GRO's and GSO's sizes, ICMP errors.
 
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use libc::{c_int, c_uint, cmsghdr, in_pktinfo, in6_pktinfo, msghdr};
+use libc::{
+    c_int, c_uint, cmsghdr, in_pktinfo, in6_pktinfo, msghdr, sock_extended_err, sockaddr_in6,
+};
 
-/// The size of a train's datagrams, and the address it was sent to: the larger of two families.
-const BYTES: usize = space::<c_int>() + space::<in6_pktinfo>();
+/// Either the size of a train's datagrams and the address it was sent to, or an error and who sent
+/// it: each of the larger of two families.
+const BYTES: usize =
+    larger(space::<c_int>() + space::<in6_pktinfo>(), space::<(sock_extended_err, sockaddr_in6)>());
 
 /// Room for the control messages of one message, aligned as the kernel wants it.
 #[derive(Clone, Copy)]
@@ -74,6 +78,8 @@ pub(super) struct Received {
     pub(super) to: Option<IpAddr>,
     /// The size of its datagrams, if GRO joined several.
     pub(super) stride: Option<usize>,
+    /// What the error queue tells about one of our datagrams.
+    pub(super) error: Option<sock_extended_err>,
 }
 
 impl Received {
@@ -105,6 +111,10 @@ impl Received {
                     let info = unsafe { value::<in6_pktinfo>(header) };
                     received.to = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
                 }
+                (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
+                    // SAFETY: as above.
+                    received.error = Some(unsafe { value::<sock_extended_err>(header) });
+                }
                 _ => {}
             }
             // SAFETY: `header` is one of `message`.
@@ -121,6 +131,10 @@ impl Received {
 unsafe fn value<T: Copy>(header: *const cmsghdr) -> T {
     // SAFETY: promised by the caller; the value need not be aligned.
     unsafe { libc::CMSG_DATA(header).cast::<T>().read_unaligned() }
+}
+
+const fn larger(one: usize, other: usize) -> usize {
+    if one > other { one } else { other }
 }
 
 /// What a control message with a `T` takes.
