@@ -158,6 +158,7 @@ impl Core {
         let host = policy::Host {
             endpoints: Vec::new(),
             addresses: vec![LOCAL],
+            aliases: Vec::new(),
             broadcasts: Vec::new(),
             relay_addresses: vec![LOCAL],
             relay_ports: 50_000..=59_999,

@@ -79,7 +79,7 @@ pub struct Addresses {
 pub fn reach_warning(relay: IpAddr) -> Option<&'static str> {
     (policy::is_special_purpose(relay) && !relay.is_loopback()).then_some(
         "peers on the Internet cannot reach relayed addresses like this one; on a machine with \
-         several addresses, set relay.addresses",
+         several addresses, set relay.addresses, and behind 1:1 NAT relay.external",
     )
 }
 
@@ -155,10 +155,11 @@ impl Running {
 
     /// Tells the log where the server is to be found, and by whom.
     fn announce(&self) {
-        for address in self.state.net.relaying() {
-            info!(%address, "relaying (udp)");
-            if let Some(warning) = reach_warning(address) {
-                warn!(%address, "{warning}");
+        for (address, external) in self.state.net.relaying() {
+            let behind_nat = (external != address).then(|| tracing::field::display(external));
+            info!(%address, external = behind_nat, "relaying (udp)");
+            if let Some(warning) = reach_warning(external) {
+                warn!(address = %external, "{warning}");
             }
         }
         for address in &self.addresses.listen {

@@ -249,6 +249,7 @@ impl Core {
         let host = policy::Host {
             endpoints: Vec::new(),
             addresses: vec![local],
+            aliases: Vec::new(),
             broadcasts: Vec::new(),
             relay_addresses: vec![local],
             relay_ports: 50_000..=50_999,

@@ -78,13 +78,7 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             })).collect::<Vec<_>>(),
         })),
         "threads": net.threads,
-        "relay": {
-            "low": net.relay_ports.start(),
-            "high": net.relay_ports.end(),
-            "addresses": net.relay_addresses,
-            "resolved": net.relays_from(),
-            "tcp": config.turn.tcp_relay,
-        },
+        "relay": relay_as_json(config),
         "auth": {
             "users": auth.users.len(),
             "secrets": auth.secrets.len(),
@@ -117,6 +111,7 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
         "http": config.http.listen,
         "http_shared": config.http.shared,
         "http_shared_admin": config.http.shared_admin,
+        "pages": config.http.pages,
         "public_host": config.public_host(),
         "signaling": signaling_as_json(config),
         "log": {
@@ -124,6 +119,24 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "format": config.log.format.to_string(),
         },
         "warnings": warnings(config, origin),
+    })
+}
+
+fn relay_as_json(config: &Config) -> Value {
+    let net = &config.net;
+    let relays_from = net.relays_from();
+    json!({
+        "low": net.relay_ports.start(),
+        "high": net.relay_ports.end(),
+        "addresses": net.relay_addresses,
+        "resolved": relays_from,
+        "tcp": config.turn.tcp_relay,
+        "external": net.external.aliases(&relays_from).iter().map(|alias| json!({
+            "external": alias.external,
+            "local": alias.local,
+        })).collect::<Vec<_>>(),
+        "asked": net.external.unknown(&relays_from),
+        "external_stun": net.external.stun,
     })
 }
 
@@ -144,7 +157,13 @@ fn signaling_as_json(config: &Config) -> Option<Value> {
 /// All that `serve` would warn of.
 fn warnings(config: &Config, origin: &Origin) -> Vec<String> {
     let mut warnings = config.warnings(origin);
-    warnings.extend(config.net.relays_from().into_iter().filter_map(|address| {
+    let relays_from = config.net.relays_from();
+    let external = &config.net.external;
+    let (aliases, asked) = (external.aliases(&relays_from), external.unknown(&relays_from));
+    let shown = relays_from.iter().filter(|relay| !asked.contains(relay)).map(|&relay| {
+        aliases.iter().find(|alias| alias.local == relay).map_or(relay, |alias| alias.external)
+    });
+    warnings.extend(shown.filter_map(|address| {
         Some(format!("relay address {address}: {}", server::reach_warning(address)?))
     }));
     warnings
@@ -153,6 +172,27 @@ fn warnings(config: &Config, origin: &Origin) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::external::Known;
+
+    #[test]
+    fn external_addresses_are_told_and_silence_the_warning_about_private_ones() {
+        let mut config = Config::dev();
+        config.net.relay_addresses = vec!["10.0.0.4".parse().unwrap()];
+        let text = |config: &Config| as_text(config, &Origin::default(), 0);
+        let warning = "cannot reach relayed addresses like this one";
+        assert!(text(&config).contains(warning));
+        config.net.external.stun = Some("stun.example.org:3478".to_owned());
+        let asked = text(&config);
+        assert!(asked.contains("\nexternal       for 10.0.0.4 ask stun.example.org:3478\n"));
+        assert!(!asked.contains(warning), "{asked}");
+        let external = "8.8.4.4".parse().unwrap();
+        config.net.external.known = vec![Known { external, local: None }];
+        let known = text(&config);
+        assert!(known.contains("\nexternal       8.8.4.4 for 10.0.0.4\n"), "{known}");
+        assert!(!known.contains(warning), "{known}");
+        let relay = &as_json(&config, &Origin::default())["relay"];
+        assert_eq!(relay["external"], json!([{ "external": "8.8.4.4", "local": "10.0.0.4" }]));
+    }
 
     #[test]
     fn warnings_come_with_the_explanation() {

@@ -86,7 +86,7 @@ fn explained(error: server::Error) -> Error {
 /// What a developer pastes into a page, or `None` where nothing listens.
 fn dev_banner(addresses: &Addresses) -> Option<String> {
     let turn = addresses.listen.first()?;
-    let http = addresses.http.iter().map(metrics_line).collect::<String>();
+    let http = addresses.http.iter().map(http_lines).collect::<String>();
     Some(format!(
         "\
 hairpin is ready. For your RTCPeerConnection:
@@ -103,8 +103,14 @@ iceServers: [
     ))
 }
 
-fn metrics_line(http: &SocketAddr) -> String {
-    format!("Metrics: http://{http}/metrics\n")
+fn http_lines(http: &SocketAddr) -> String {
+    format!(
+        "\
+Test:    http://{http}/test
+Call:    http://{http}/call
+Metrics: http://{http}/metrics
+"
+    )
 }
 
 #[cfg(test)]
@@ -129,6 +135,8 @@ iceServers: [
   { urls: "turns:127.0.0.1:3478?transport=tcp", username: "dev", credential: "dev" },
 ]
 
+Test:    http://127.0.0.1:8080/test
+Call:    http://127.0.0.1:8080/call
 Metrics: http://127.0.0.1:8080/metrics
 "#;
         assert_eq!(dev_banner(&addresses).unwrap(), expected);

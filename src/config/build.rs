@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::Config;
 use super::discovery;
 use super::error::{Fault, Key};
+use super::external;
 use super::file::{Auth, File, Http, Limits, Relay, Stun};
 use super::host::PublicHost;
 use super::secrets::{self, Reader};
@@ -55,11 +56,12 @@ pub(super) fn config(
         deny: file.peers.deny.iter().map(|network| network.0).collect(),
         only_allowed: file.peers.only_allowed,
     };
-    let net = net::Config {
+    let mut net = net::Config {
         listen,
         threads: file.threads.0 as usize,
         relay_ports: file.relay.ports.0.clone(),
         relay_addresses: file.relay.addresses.iter().map(|host| host.0).collect(),
+        external: net::external::Config::default(),
         allocations_per_user: file.limits.allocations_per_user.0 as usize,
         allocations: file.limits.allocations.0 as usize,
         user_bandwidth: file.limits.user_bandwidth.0,
@@ -67,6 +69,7 @@ pub(super) fn config(
         tls,
         proxies: file.proxy.sources.iter().map(|network| network.0).collect(),
     };
+    net.external = external::config(&file.relay, &net)?;
     let public_host = public_host(&file.public_host)?;
     let auth = auth(file.realm.clone(), file.auth.clone(), reader, environment_secret)?;
     let host = public_host.clone().or_else(|| PublicHost::listened_on(&net.listen));
@@ -84,7 +87,7 @@ pub(super) fn config(
             tcp_relay: file.relay.tcp,
         },
         net,
-        public_host,
+        public_host: public_host.map(|host| host.to_string()),
         http: http(&file.http, signaling),
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
@@ -115,6 +118,7 @@ fn http(file: &Http, signaling: Option<http::signaling::Config>) -> http::Config
         listen: addresses(&file.listen),
         shared: file.shared,
         shared_admin: file.shared_admin,
+        pages: file.pages,
         signaling,
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::external::External;
 use super::value::{Bandwidth, Count, FileNames, Host, Lifetime, Listen, Network, Ports};
 use crate::logging::{Filter, Format};
 use crate::turn::auth::Password;
@@ -54,6 +55,9 @@ pub(super) struct Proxy {
 pub(super) struct Relay {
     pub(super) ports: Ports,
     pub(super) addresses: Vec<Host>,
+    pub(super) external: Vec<External>,
+    /// Empty: none.
+    pub(super) external_stun: String,
     pub(super) tcp: bool,
 }
 
@@ -116,6 +120,7 @@ pub(super) struct Http {
     pub(super) listen: Vec<Listen>,
     pub(super) shared: bool,
     pub(super) shared_admin: bool,
+    pub(super) pages: bool,
     /// Empty: none.
     pub(super) api_token_file: String,
 }
@@ -176,7 +181,13 @@ impl Default for File {
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { ports: literal("49152-65535"), addresses: Vec::new(), tcp: false }
+        Self {
+            ports: literal("49152-65535"),
+            addresses: Vec::new(),
+            external: Vec::new(),
+            external_stun: String::new(),
+            tcp: false,
+        }
     }
 }
 
@@ -218,6 +229,7 @@ impl Default for Http {
             listen: vec![literal("127.0.0.1:8080")],
             shared: false,
             shared_admin: false,
+            pages: false,
             api_token_file: String::new(),
         }
     }

@@ -6,6 +6,7 @@
 mod build;
 mod discovery;
 mod error;
+mod external;
 mod file;
 mod host;
 mod secrets;
@@ -66,6 +67,7 @@ unauthenticated_per_source = 0 # everything comes from one address
 
 [http]
 listen = ["127.0.0.1:8080"]
+pages = true
 
 [signaling]
 enabled = true
@@ -87,7 +89,7 @@ pub struct Config {
     /// Sockets and shards.
     pub net: net::Config,
     /// The name or address that clients reach the server by, where one is configured.
-    public_host: Option<PublicHost>,
+    pub public_host: Option<String>,
     /// The admin plane.
     pub http: http::Config,
     /// Logging.
@@ -162,9 +164,8 @@ impl Config {
     /// the listeners that is no wildcard.
     #[must_use]
     pub fn public_host(&self) -> Option<String> {
-        let configured = self.public_host.clone();
-        let host = configured.or_else(|| PublicHost::listened_on(&self.net.listen));
-        host.map(|host| host.to_string())
+        let listened_on = || PublicHost::listened_on(&self.net.listen);
+        self.public_host.clone().or_else(|| Some(listened_on()?.to_string()))
     }
 
     /// What an operator should know although it is allowed, each on one line.

@@ -191,8 +191,8 @@ fn unknown_keys_and_bad_syntax_are_refused_with_file_and_line() {
             "c.toml:2: relm: unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, signaling, log",
         ),
         (
-            "[http]\nlisten = []\npages = true",
-            "c.toml:3: http.pages: unknown key; known here: listen, shared, shared_admin, api_token_file",
+            "[http]\nlisten = []\npage = true",
+            "c.toml:3: http.page: unknown key; known here: listen, shared, shared_admin, pages, api_token_file",
         ),
         (
             "[dtls]\ncert = \"x\"",
@@ -541,4 +541,68 @@ fn known_keys(section: &str) -> BTreeSet<String> {
     let message = refused(&format!("{section}unknown-to-the-schema = 1"));
     let (_, list) = message.split_once("known here: ").unwrap();
     list.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn external_addresses_are_for_relay_addresses_and_listeners() {
+    let listen = "listen = [\"10.0.0.4:3478\", \"10.0.0.5:3478\", \"[fd00::4]:3478\"]\n[relay]\n";
+    let config = accepted(&format!(
+        "{listen}external = [\"203.0.113.4\", \"203.0.113.5/10.0.0.5\", \"2600::4\"]"
+    ));
+    let aliases = config.net.external.aliases(&config.net.relays_from());
+    let shown: Vec<_> =
+        aliases.iter().map(|alias| format!("{} {}", alias.external, alias.local)).collect();
+    assert_eq!(shown, ["203.0.113.4 10.0.0.4", "203.0.113.5 10.0.0.5", "2600::4 fd00::4"]);
+    assert!(config.net.external.unknown(&config.net.relays_from()).is_empty());
+
+    let auto = accepted(&format!(
+        "{listen}external = [\"auto\", \"203.0.113.4\"]\nexternal_stun = \"stun.example.org:3478\""
+    ));
+    let asked = auto.net.external.unknown(&auto.net.relays_from());
+    assert_eq!(asked, ["fd00::4".parse::<std::net::IpAddr>().unwrap()], "what nobody has told");
+    let public = "listen = [\"192.0.9.1:3478\"]\n[relay]\nexternal = [\"auto\"]\n\
+                  external_stun = \"192.0.9.9:3478\"";
+    let public = accepted(public).net;
+    assert!(public.external.unknown(&public.relays_from()).is_empty(), "no NAT, no question");
+}
+
+#[test]
+fn external_addresses_that_cannot_serve_are_refused() {
+    let at =
+        |external: &str| format!("listen = [\"10.0.0.4:3478\"]\n[relay]\nexternal = {external}");
+    for (external, problem) in [
+        ("[\"2600::4\"]", "relay.external[0]: \"2600::4\" is for no relay address of IPv6"),
+        (
+            "[\"203.0.113.4/10.0.0.9\"]",
+            "relay.external[0]: \"10.0.0.9\" is neither a relay address nor listened on",
+        ),
+        (
+            "[\"203.0.113.4\", \"203.0.113.5/10.0.0.4\"]",
+            "relay.external[1]: \"203.0.113.5\" is a second one for 10.0.0.4",
+        ),
+        (
+            "[\"203.0.113.4/2600::4\"]",
+            "relay.external[0]: \"203.0.113.4/2600::4\" joins an IPv4 with an IPv6 address",
+        ),
+        (
+            "[\"auto\"]",
+            "relay.external: \"auto\" needs a STUN server to ask, such as \"stun.example.org:3478\"",
+        ),
+        (
+            "[\"auto\"]\nexternal_stun = \"stun.example.org\"",
+            "relay.external_stun: \"stun.example.org\" is not a host with a port; write it like \
+             \"stun.example.org:3478\"",
+        ),
+        (
+            "[]\nexternal_stun = \"stun.example.org:3478\"",
+            "relay.external_stun: is of no use without \"auto\" in relay.external",
+        ),
+    ] {
+        let line = if problem.contains("external_stun:") { 4 } else { 3 };
+        assert_eq!(refused(&at(external)), format!("c.toml:{line}: {problem}"));
+    }
+    for external in ["\"0.0.0.0\"", "\"::ffff:203.0.113.4\"", "\"203.0.113.4/\"", "\"Auto\""] {
+        let problem = refused(&at(&format!("[{external}]")));
+        assert!(problem.starts_with("c.toml:3: relay.external[0]: "), "{problem}");
+    }
 }

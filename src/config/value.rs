@@ -235,7 +235,16 @@ macro_rules! from_text {
         }
     )+};
 }
-from_text!(Lifetime, Bandwidth, Ports, Listen, Host, Network, crate::logging::Filter);
+from_text!(
+    Lifetime,
+    Bandwidth,
+    Ports,
+    Listen,
+    Host,
+    Network,
+    super::external::External,
+    crate::logging::Filter
+);
 
 impl<'de> Deserialize<'de> for Password {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -7,6 +7,7 @@
 pub mod credentials;
 mod metrics;
 pub mod origin;
+mod pages;
 pub mod signaling;
 #[cfg(test)]
 mod tests;
@@ -75,6 +76,8 @@ pub struct Config {
     pub shared: bool,
     /// Whether visitors may see what the server tells its operator.
     pub shared_admin: bool,
+    /// Whether there are pages to look at.
+    pub pages: bool,
     /// Signaling; `None`: there is none.
     pub signaling: Option<signaling::Config>,
 }
@@ -144,6 +147,7 @@ pub trait Inspect: Send + Sync + 'static {
 pub struct Listeners {
     sockets: Vec<(SocketAddr, TcpListener)>,
     shared_admin: bool,
+    pages: bool,
 }
 
 impl Listeners {
@@ -158,7 +162,7 @@ impl Listeners {
             })
         };
         let sockets = config.listen.iter().map(bind).collect::<io::Result<_>>()?;
-        Ok(Self { sockets, shared_admin: config.shared_admin })
+        Ok(Self { sockets, shared_admin: config.shared_admin, pages: config.pages })
     }
 
     /// The addresses in the order of the configuration, with the ports the system chose.
@@ -179,7 +183,9 @@ impl Listeners {
         visitors: mpsc::Receiver<V>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let public = public_routes(signaling.clone()).with_state(Arc::clone(&inspect));
+        let pages = if self.pages { pages::routes() } else { Router::new() };
+        let public = public_routes(signaling.clone()).merge(pages);
+        let public = public.with_state(Arc::clone(&inspect));
         let admin = admin_routes(signaling.clone()).with_state(inspect);
         let router = admin.merge(public.clone());
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));

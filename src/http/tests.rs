@@ -235,7 +235,7 @@ async fn shutdown_closes_idle_connections_and_cuts_hanging_ones() {
 async fn visitors_see_what_is_public_and_nothing_else() {
     for (shared_admin, metrics) in [(false, 404), (true, 200)] {
         let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        let config = Config { listen, shared: true, shared_admin, signaling: None };
+        let config = Config { listen, shared: true, shared_admin, ..Config::default() };
         let admin = Admin::serve(Listeners::bind(&config).unwrap());
         for (path, status) in
             [("/healthz", 200), ("/readyz", 200), ("/metrics", metrics), ("/nothing", 404)]

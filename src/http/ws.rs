@@ -176,8 +176,8 @@ fn subprotocols(headers: &HeaderMap) -> (bool, Option<&str>) {
 
 /// How a connection ends.
 enum Ending {
-    /// The client said goodbye, and has its answer.
-    Left,
+    /// The client said goodbye, for good or not, and has its answer.
+    Left(CloseReason),
     /// Without a word.
     Gone,
     /// It broke the rules.
@@ -207,7 +207,7 @@ async fn serve(upgrade: OnUpgrade, mut attachment: Attachment) {
         ending = read(&mut source, &inflow, &attachment) => ending,
     };
     attachment.reason = match &ending {
-        Ending::Left => CloseReason::Left,
+        Ending::Left(reason) => *reason,
         Ending::Gone | Ending::Hub => CloseReason::Gone,
         Ending::Fault(_) => CloseReason::ProtocolError,
     };
@@ -250,11 +250,20 @@ async fn read(
                 attachment.handle_control();
             }
             Ok(Message::Binary(_)) => return Ending::Fault(CloseCode::Unsupported),
-            Ok(Message::Close(_)) => return Ending::Left,
+            Ok(Message::Close(frame)) => return Ending::Left(goodbye(frame.as_ref())),
             Err(error) => return ending_of(&error),
         }
     }
     Ending::Gone
+}
+
+/// Whether a goodbye is for good. Codes from 4000 are for programs (RFC 6455 §7.4.2); here they mean
+/// that the client will be back, as after a change of networks.
+fn goodbye(frame: Option<&CloseFrame>) -> CloseReason {
+    match frame.map(|frame| u16::from(frame.code)) {
+        Some(4000..=4999) => CloseReason::Gone,
+        _ => CloseReason::Left,
+    }
 }
 
 fn ending_of(error: &Error) -> Ending {
@@ -279,7 +288,7 @@ async fn close(
     let (code, bye) = match ending {
         Ending::Gone => return Ok(()),
         // The answer to the client's goodbye waits in the codec.
-        Ending::Left => return socket.flush().await,
+        Ending::Left(_) => return socket.flush().await,
         Ending::Fault(code) => (code, None),
         Ending::Hub => match attachment.end() {
             Some(End { reason, bye }) => (code_of(reason), Some(bye)),

@@ -8,6 +8,7 @@
 pub mod clock;
 mod dtls;
 pub mod egress;
+pub mod external;
 mod journal;
 pub mod ports;
 mod post;
@@ -34,6 +35,7 @@ use tokio::sync::mpsc;
 
 use crate::stun::AddressFamily;
 use crate::turn::{self, Stats, policy};
+use external::{AskError, Externals};
 use ports::{PortCounts, PortPool};
 use quota::Quotas;
 use stream::certificates::Certificates;
@@ -63,6 +65,8 @@ pub struct Config {
     pub relay_ports: RangeInclusive<u16>,
     /// Local addresses of relay sockets, at most one per family; empty: the listeners' own.
     pub relay_addresses: Vec<IpAddr>,
+    /// What a 1:1 NAT in front of the machine does.
+    pub external: external::Config,
     /// Allocations one user may hold; 0 is no limit.
     pub allocations_per_user: usize,
     /// Allocations in all; 0 is no limit.
@@ -95,7 +99,7 @@ impl Config {
     }
 }
 
-/// A socket that could not be had.
+/// A socket, or an address, that could not be had.
 #[derive(Debug)]
 pub enum BindError {
     /// One that clients send to.
@@ -114,6 +118,8 @@ pub enum BindError {
         /// Why not.
         error: io::Error,
     },
+    /// The address that peers see.
+    External(AskError),
 }
 
 impl std::fmt::Display for BindError {
@@ -123,6 +129,7 @@ impl std::fmt::Display for BindError {
                 write!(f, "cannot listen on {address} ({transport}): {error}")
             }
             Self::Relay { address, error } => write!(f, "cannot relay from {address}: {error}"),
+            Self::External(error) => error.fmt(f),
         }
     }
 }
@@ -152,28 +159,21 @@ impl Net {
         http: Option<mpsc::Sender<Handover>>,
     ) -> Result<Self, BindError> {
         probe(config)?;
-        let relay_addresses = config.relays_from();
         let tls = config.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
         let speaks_dtls = config.tls.as_ref().is_some_and(|tls| tls.dtls);
         let certificates =
             config.tls.as_ref().map(|tls| Arc::new(Certificates::new(tls.pairs.clone())));
-        let pools: Arc<[_]> = relay_addresses
-            .iter()
-            .map(|&address| PortPool::new(address, config.relay_ports.clone(), seed()))
-            .collect();
+        let pools = pools(config);
+        let externals = Externals::start(&config.external, &pools).map_err(BindError::External)?;
         let (addresses, broadcasts) = own_addresses();
         let host = policy::Host {
             endpoints,
             addresses,
+            aliases: externals.aliases(),
             broadcasts,
-            relay_addresses,
+            relay_addresses: pools.iter().map(|pool| pool.advertised()).collect(),
             relay_ports: config.relay_ports.clone(),
         };
-        let quotas = Quotas::new(quota::Limits {
-            allocations_per_user: config.allocations_per_user,
-            allocations: config.allocations,
-            user_bandwidth: config.user_bandwidth,
-        });
         let server_config = |own| Arc::new(tls::server_config(own, http.is_some()));
         let connections = Arc::<ConnectionCount>::default();
         let streams = stream::Settings {
@@ -189,7 +189,8 @@ impl Net {
         });
         let shared = Shared {
             pools: Arc::clone(&pools),
-            quotas,
+            quotas: quotas(config),
+            externals,
             rendezvous: Arc::default(),
             bind_warned: Arc::default(),
         };
@@ -251,9 +252,9 @@ impl Net {
         self.connections.refused(refusal)
     }
 
-    /// Where relayed addresses are allocated.
-    pub fn relaying(&self) -> impl Iterator<Item = IpAddr> {
-        self.pools.iter().map(|pool| pool.address())
+    /// Where relayed addresses are allocated, each with what peers see.
+    pub fn relaying(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+        self.pools.iter().map(|pool| (pool.address(), pool.advertised()))
     }
 
     /// A copy of each shard's counters; `None` when a shard does not answer in time.
@@ -311,6 +312,20 @@ fn probe(config: &Config) -> Result<(), BindError> {
         }
     }
     Ok(())
+}
+
+/// The relay ports, address by address.
+fn pools(config: &Config) -> Arc<[Arc<PortPool>]> {
+    let pool = |address| PortPool::new(address, config.relay_ports.clone(), seed());
+    config.relays_from().into_iter().map(pool).collect()
+}
+
+fn quotas(config: &Config) -> Arc<Quotas> {
+    Quotas::new(quota::Limits {
+        allocations_per_user: config.allocations_per_user,
+        allocations: config.allocations,
+        user_bandwidth: config.user_bandwidth,
+    })
 }
 
 fn shard_count(threads: usize) -> usize {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -30,6 +31,8 @@ const RESERVATION_HOLD: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct PortPool {
     address: IpAddr,
+    /// What peers see in its place.
+    advertised: ArcSwap<IpAddr>,
     first: u16,
     /// For each port of the range, one more than the shard that holds it; 0 is nobody, [`TCP`] an
     /// allocation for TCP of any shard. Read on the
@@ -101,13 +104,25 @@ impl PortPool {
             cooling: VecDeque::new(),
             rng: StdRng::from_seed(seed),
         };
-        Arc::new(Self { address, first, holders, state: Mutex::new(state) })
+        let advertised = ArcSwap::from_pointee(address);
+        Arc::new(Self { address, advertised, first, holders, state: Mutex::new(state) })
     }
 
     /// The address the ports belong to.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// What peers see: the address itself, or the external one that a NAT shows for it.
+    #[must_use]
+    pub fn advertised(&self) -> IpAddr {
+        **self.advertised.load()
+    }
+
+    /// Changes what peers see; what has been bound keeps what it was given.
+    pub fn advertise(&self, external: IpAddr) {
+        self.advertised.store(Arc::new(external));
     }
 
     /// The shard that holds a port for datagrams.
@@ -348,6 +363,12 @@ impl PortLease {
     /// Lets all shards know that connections may be made to the port.
     pub fn hold_for_tcp(&self) {
         self.pool.set_held(self.port, TCP);
+    }
+
+    /// What peers see.
+    #[must_use]
+    pub fn advertised(&self) -> SocketAddr {
+        SocketAddr::new(self.pool.advertised(), self.port)
     }
 
     /// What to bind.

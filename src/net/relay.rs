@@ -22,19 +22,31 @@ const BIND_ATTEMPTS: usize = 16;
 #[derive(Debug)]
 pub(super) struct RelaySocket {
     pub(super) socket: Socket,
+    /// What peers see; behind 1:1 NAT not what the socket is bound to.
     pub(super) address: SocketAddr,
     _port: PortLease,
 }
 
 /// The shard that relays from `address`, if it is one of our relayed addresses.
 pub(super) fn shard_of(pools: &[Arc<PortPool>], address: SocketAddr) -> Option<usize> {
-    pools.iter().find(|pool| pool.address() == address.ip())?.holder(address.port())
+    pools.iter().find(|pool| pool.advertised() == address.ip())?.holder(address.port())
 }
 
-/// Whether `address` is one of our relayed addresses that peers may connect to.
-pub(super) fn speaks_tcp(pools: &[Arc<PortPool>], address: SocketAddr) -> bool {
+/// Where we listen for the connections of peers to `address`, if it is one of our relayed addresses
+/// that they may connect to. Few NATs lead back what leaves for their own external address.
+pub(super) fn tcp_inside(pools: &[Arc<PortPool>], address: SocketAddr) -> Option<SocketAddr> {
+    let port = address.port();
+    let pool = pools.iter().find(|pool| pool.advertised() == address.ip())?;
+    pool.speaks_tcp(port).then(|| SocketAddr::new(pool.address(), port))
+}
+
+/// What the client is told of a peer that connects from `address`: that it is one of our relayed
+/// addresses, where it is.
+pub(super) fn tcp_outside(pools: &[Arc<PortPool>], address: SocketAddr) -> SocketAddr {
+    let port = address.port();
     let pool = pools.iter().find(|pool| pool.address() == address.ip());
-    pool.is_some_and(|pool| pool.speaks_tcp(address.port()))
+    let pool = pool.filter(|pool| pool.speaks_tcp(port));
+    pool.map_or(address, |pool| SocketAddr::new(pool.advertised(), port))
 }
 
 /// What a new allocation holds outside of the core.
@@ -132,7 +144,7 @@ fn bind(
     let open = |address| Socket::bind(address, OPTIONS);
     let (socket, port) = take_port(pools, family, parity, now, open)?;
     port.hold(shard);
-    Ok(RelaySocket { socket, address: port.address(), _port: port })
+    Ok(RelaySocket { socket, address: port.advertised(), _port: port })
 }
 
 /// A random port, of this parity, of the pool for this family, and what `open` makes of it.
@@ -184,10 +196,10 @@ fn bind_pair(
 impl RelaySocket {
     /// Binds the socket of `shard` to `port`, or gives it back.
     fn bind(port: PortLease, shard: usize) -> Result<Self, (io::Error, PortLease)> {
-        let address = port.address();
-        match Socket::bind(address, OPTIONS) {
+        match Socket::bind(port.address(), OPTIONS) {
             Ok(socket) => {
                 port.hold(shard);
+                let address = port.advertised();
                 Ok(Self { socket, address, _port: port })
             }
             Err(error) => Err((error, port)),

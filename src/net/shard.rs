@@ -194,10 +194,12 @@ impl Shard {
         self.work.server.poll_timeout()
     }
 
-    /// Looks anew at the machine's addresses: a new one must not be a way to reach it.
+    /// Looks anew at the machine's addresses, inside and outside: a new one must not be a way to
+    /// reach it.
     pub(super) fn look_around(&mut self) {
         let (addresses, broadcasts) = super::own_addresses();
         self.work.server.set_own_addresses(addresses, broadcasts);
+        self.work.look_outside();
     }
 
     /// Ends everything, with a line in the log for each allocation.

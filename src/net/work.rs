@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::dtls::{SessionId, Sessions, Settings};
 use super::egress::{Egress, Route};
+use super::external::Externals;
 use super::journal;
 use super::ports::{PortPool, Reservation};
 use super::post::Post;
@@ -37,6 +38,7 @@ use crate::turn::{
 pub(super) struct Shared {
     pub(super) pools: Arc<[Arc<PortPool>]>,
     pub(super) quotas: Arc<Quotas>,
+    pub(super) externals: Arc<Externals>,
     pub(super) rendezvous: Arc<Rendezvous>,
     /// When the operator was last told that no relay socket could be had.
     pub(super) bind_warned: Arc<Mutex<Option<Instant>>>,
@@ -300,7 +302,9 @@ impl Work {
         if let Some(neighbour) = self.server.relayed_at(peer) {
             return self.handle_peer(neighbour, relayed, payload, bytes, now);
         }
-        if let Some(shard) = relay::shard_of(&self.shared.pools, peer) {
+        let elsewhere = self.server.may_relay_at(peer);
+        if let Some(shard) = elsewhere.then(|| relay::shard_of(&self.shared.pools, peer)).flatten()
+        {
             let server = &mut self.server;
             let dropped = |reason| drop(server.drop(reason));
             return self.post.add(shard, peer, relayed, &bytes[payload], dropped);
@@ -397,6 +401,12 @@ impl Work {
         }
         *warned = Some(now);
         warn!(%error, "no relay socket; clients are refused with 508");
+    }
+
+    /// Looks anew at what the NAT in front does.
+    pub(super) fn look_outside(&mut self) {
+        let advertised = self.shared.pools.iter().map(|pool| pool.advertised()).collect();
+        self.server.set_aliases(self.shared.externals.aliases(), advertised);
     }
 
     pub(super) fn flush(&mut self, bytes: &[u8]) {

@@ -12,6 +12,7 @@ pub mod error;
 pub mod framing;
 pub mod integrity;
 pub mod message;
+pub mod reflexive;
 #[cfg(test)]
 mod wire;
 

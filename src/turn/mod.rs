@@ -8,6 +8,7 @@ pub mod auth;
 pub mod connections;
 pub mod discovery;
 pub mod event;
+mod host;
 mod icmp;
 pub mod limits;
 mod nonce;

@@ -26,12 +26,24 @@ pub struct Host {
     pub endpoints: Vec<SocketAddr>,
     /// The machine's own addresses.
     pub addresses: Vec<IpAddr>,
+    /// Addresses that lead here though no interface has them.
+    pub aliases: Vec<Alias>,
     /// The broadcast addresses of its networks: never peers, whatever is allowed.
     pub broadcasts: Vec<Ipv4Addr>,
-    /// Where relayed addresses are allocated; at most one of each family.
+    /// What relayed addresses show, at most one of each family: where they are allocated, or, behind
+    /// 1:1 NAT, the external address.
     pub relay_addresses: Vec<IpAddr>,
     /// The ports relayed addresses are allocated from.
     pub relay_ports: RangeInclusive<u16>,
+}
+
+/// 1:1 NAT: what arrives at one address comes to the other, ports unchanged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Alias {
+    /// As others see it.
+    pub external: IpAddr,
+    /// Of one of our interfaces.
+    pub local: IpAddr,
 }
 
 /// A transport address that the policy lets through.
@@ -171,14 +183,14 @@ impl Policy {
         if self.host.relay_addresses.contains(&ip) {
             return port == Port::Any || self.host.relay_ports.contains(&peer.port());
         }
-        !self.host.addresses.contains(&ip) && !is_denied(ip) && self.admits_embedded(ip)
+        !self.leads_here(ip) && !is_denied(ip) && self.admits_embedded(ip)
     }
 
     /// Whether the operator makes an exception for `ip`. A wide network in `allow` does not open
     /// the machine itself: its own addresses want an entry of their own, and loopback one that is
     /// loopback and nothing else.
     fn is_excepted(&self, ip: IpAddr) -> bool {
-        let is_own = self.host.addresses.contains(&ip);
+        let is_own = self.leads_here(ip);
         let opens = |net: &&IpNet| {
             net.contains(&ip)
                 && (!ip.is_loopback() || net.network().is_loopback() && net.prefix_len() >= 8)
@@ -206,7 +218,7 @@ impl Policy {
             let ip = IpAddr::V4(ip);
             !self.is_barred(ip)
                 && (contains(&self.config.allow, ip) || !is_denied(ip))
-                && !self.host.addresses.contains(&ip)
+                && !self.leads_here(ip)
         })
     }
 
@@ -216,19 +228,35 @@ impl Policy {
         self.host.broadcasts = broadcasts;
     }
 
+    /// What the NAT in front does has changed.
+    pub(super) fn set_aliases(&mut self, aliases: Vec<Alias>, relay_addresses: Vec<IpAddr>) {
+        self.host.aliases = aliases;
+        self.host.relay_addresses = relay_addresses;
+    }
+
+    /// Whether packets to `ip` arrive at this machine, directly or through the NAT in front of it.
+    fn leads_here(&self, ip: IpAddr) -> bool {
+        let is_alias = |alias: &Alias| alias.external == ip || alias.local == ip;
+        self.host.addresses.contains(&ip) || self.host.aliases.iter().any(is_alias)
+    }
+
     /// Whether `address` is one of our own listeners.
     #[must_use]
     pub fn is_endpoint(&self, address: SocketAddr) -> bool {
         self.host.endpoints.iter().any(|endpoint| {
             endpoint.port() == address.port()
                 && (endpoint.ip() == address.ip()
-                    || endpoint.ip().is_unspecified() && self.is_own(address.ip()))
+                    || endpoint.ip().is_unspecified() && self.is_own(address.ip())
+                    || self
+                        .host
+                        .aliases
+                        .contains(&Alias { external: address.ip(), local: endpoint.ip() }))
         })
     }
 
     /// All of 127.0.0.0/8 is this machine, though only one address of it is configured.
     fn is_own(&self, ip: IpAddr) -> bool {
-        ip.is_loopback() || self.host.addresses.contains(&ip)
+        ip.is_loopback() || self.leads_here(ip)
     }
 
     /// Whether `address` could be one of our own relayed addresses.

@@ -2,7 +2,7 @@
 //! bytes.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
@@ -207,15 +207,6 @@ impl Server {
     #[must_use]
     pub fn unbound_lifetime(&self) -> Duration {
         self.config.limits.unbound_lifetime
-    }
-
-    /// Tells what addresses the machine has now: peers there are this machine.
-    pub fn set_own_addresses(
-        &mut self,
-        addresses: Vec<IpAddr>,
-        broadcasts: Vec<std::net::Ipv4Addr>,
-    ) {
-        self.policy.set_own_addresses(addresses, broadcasts);
     }
 
     /// Ends all allocations, for a server that stops.

@@ -4,27 +4,49 @@
 
 use std::io::{Error, ErrorKind, Result};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, fs};
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// What Firefox is told, as the text of a `user.js`.
-const FIREFOX_PREFERENCES: &str = r#"
-// A camera that shows colour bars, which nobody has to permit.
-user_pref("media.navigator.streams.fake", true);
-user_pref("media.navigator.permission.disabled", true);
-// Browsers leave loopback out of ICE unless told otherwise.
-user_pref("media.peerconnection.ice.loopback", true);
-// Every name is this machine, so nothing else is reached.
-user_pref("network.dns.forceResolve", "127.0.0.1");
-// Nothing opens in front of the page.
-user_pref("browser.aboutwelcome.enabled", false);
-user_pref("browser.shell.checkDefaultBrowser", false);
-user_pref("datareporting.policy.dataSubmissionEnabled", false);
-user_pref("termsofuse.bypassNotification", true);
-"#;
+/// What Chromium is told.
+pub(crate) const CHROMIUM_ARGUMENTS: [&str; 11] = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    // A camera that shows a clock, which nobody has to permit.
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    // Browsers leave loopback out of ICE unless told otherwise.
+    "--allow-loopback-in-peer-connection",
+];
+/// Every name is this machine, so nothing else is reached.
+pub(crate) const CHROMIUM_NAMES: &str = "--host-resolver-rules=MAP * 127.0.0.1";
+
+/// What Firefox is told.
+pub(crate) fn firefox_preferences() -> [(&'static str, Value); 8] {
+    [
+        // A camera that shows colour bars, which nobody has to permit.
+        ("media.navigator.streams.fake", json!(true)),
+        ("media.navigator.permission.disabled", json!(true)),
+        // Browsers leave loopback out of ICE unless told otherwise.
+        ("media.peerconnection.ice.loopback", json!(true)),
+        // Every name is this machine, so nothing else is reached.
+        ("network.dns.forceResolve", json!("127.0.0.1")),
+        // Nothing opens in front of the page.
+        ("browser.aboutwelcome.enabled", json!(false)),
+        ("browser.shell.checkDefaultBrowser", json!(false)),
+        ("datareporting.policy.dataSubmissionEnabled", json!(false)),
+        ("termsofuse.bypassNotification", json!(true)),
+    ]
+}
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Browser {
@@ -47,7 +69,8 @@ impl Browser {
         }
     }
 
-    fn start(self, url: &str, authority: &Path) -> Result<Window> {
+    /// A home for a user who trusts the authority; its `profile` is for the browser.
+    pub(crate) fn settle(self, authority: &Path) -> Result<TempDir> {
         let home = tempfile::tempdir()?;
         // Where each browser looks for the certificates that its user trusts.
         let trust = match self {
@@ -56,10 +79,31 @@ impl Browser {
         };
         fs::create_dir_all(&trust)?;
         trust_authority(&trust, authority)?;
-        let mut command = match self {
-            Self::Chromium => chromium(home.path())?,
-            Self::Firefox => firefox(&trust)?,
-        };
+        Ok(home)
+    }
+
+    /// The program, where this machine has it.
+    pub(crate) fn program(self) -> Result<PathBuf> {
+        match self {
+            Self::Chromium => installed(&["chromium", "chromium-browser", "google-chrome"]),
+            Self::Firefox => installed(&["firefox-esr", "firefox"]),
+        }
+    }
+
+    fn start(self, url: &str, authority: &Path) -> Result<Window> {
+        let home = self.settle(authority)?;
+        let profile = home.path().join("profile");
+        let mut command = Command::new(self.program()?);
+        match self {
+            Self::Chromium => {
+                command.arg("--headless=new").args(CHROMIUM_ARGUMENTS).arg(CHROMIUM_NAMES);
+                command.arg(format!("--user-data-dir={}", profile.display()));
+            }
+            Self::Firefox => {
+                fs::write(profile.join("user.js"), user_js())?;
+                command.args(["--headless", "--no-remote", "--profile"]).arg(profile);
+            }
+        }
         command
             .arg(url)
             .env("HOME", home.path())
@@ -72,28 +116,10 @@ impl Browser {
     }
 }
 
-fn chromium(home: &Path) -> Result<Command> {
-    let name = installed(&["chromium", "chromium-browser", "google-chrome"])?;
-    let mut command = Command::new(name);
-    command
-        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic"])
-        .args(["--no-first-run", "--disable-background-networking"])
-        .args(["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"])
-        // A camera that shows a clock, which nobody has to permit.
-        .args(["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"])
-        // Browsers leave loopback out of ICE unless told otherwise.
-        .arg("--allow-loopback-in-peer-connection")
-        // Every name is this machine, so nothing else is reached.
-        .arg("--host-resolver-rules=MAP * 127.0.0.1")
-        .arg(format!("--user-data-dir={}", home.join("profile").display()));
-    Ok(command)
-}
-
-fn firefox(profile: &Path) -> Result<Command> {
-    fs::write(profile.join("user.js"), FIREFOX_PREFERENCES)?;
-    let mut command = Command::new(installed(&["firefox-esr", "firefox"])?);
-    command.args(["--headless", "--no-remote", "--profile"]).arg(profile);
-    Ok(command)
+/// As the text of a `user.js`.
+fn user_js() -> String {
+    let line = |(name, value)| format!("user_pref(\"{name}\", {value});\n");
+    firefox_preferences().into_iter().map(line).collect()
 }
 
 /// Makes a database of certificates with this one in it, as an authority for servers.
@@ -110,14 +136,15 @@ fn trust_authority(database: &Path, authority: &Path) -> Result<()> {
     certutil(&["-A", "-n", "test", "-t", "C,,", "-a", "-i", &authority.display().to_string()])
 }
 
-/// The first of these programs that this machine has.
-fn installed(names: &[&'static str]) -> Result<&'static str> {
+/// Where the first of these programs is that this machine has.
+fn installed(names: &[&'static str]) -> Result<PathBuf> {
     let paths = env::var_os("PATH").unwrap_or_default();
-    let is_there = |name: &&str| env::split_paths(&paths).any(|path| path.join(name).is_file());
+    let found = |name: &&str| {
+        env::split_paths(&paths).map(|path| path.join(name)).find(|program| program.is_file())
+    };
     names
         .iter()
-        .copied()
-        .find(is_there)
+        .find_map(found)
         .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no {} here", names.join(" or "))))
 }
 

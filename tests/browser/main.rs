@@ -8,6 +8,7 @@ mod authority;
 mod browser;
 #[path = "../common/mod.rs"]
 mod common;
+mod pages;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -108,11 +109,11 @@ enum Way {
 }
 
 impl Way {
-    fn url(self, port: u16) -> String {
+    fn url_at(self, host: &str, port: u16) -> String {
         match self {
-            Self::Udp => format!("turn:{HOST}:{port}?transport=udp"),
-            Self::Tcp => format!("turn:{HOST}:{port}?transport=tcp"),
-            Self::Tls => format!("turns:{HOST}:{port}?transport=tcp"),
+            Self::Udp => format!("turn:{host}:{port}?transport=udp"),
+            Self::Tcp => format!("turn:{host}:{port}?transport=tcp"),
+            Self::Tls => format!("turns:{host}:{port}?transport=tcp"),
         }
     }
 
@@ -134,7 +135,7 @@ async fn relays(browser: Browser, way: Way) {
     });
     let (url, result) = serve_page(json!({
         "iceServers": [{
-            "urls": way.url(server.turn().port()),
+            "urls": way.url_at(HOST, server.turn().port()),
             "username": "alice",
             "credential": "secret",
         }],

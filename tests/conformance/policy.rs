@@ -334,6 +334,7 @@ fn policy(allow: &[&str]) -> Policy {
     let host = Host {
         endpoints: Vec::new(),
         addresses: Vec::new(),
+        aliases: Vec::new(),
         broadcasts: Vec::new(),
         relay_addresses: vec![ip(RELAY_V4), ip(RELAY_V6)],
         relay_ports: 49152..=65535,

@@ -70,6 +70,7 @@ impl Default for Setup {
                 addresses: [RELAY_V4, RELAY_V6, "127.0.0.1", "::1"]
                     .map(|ip| ip.parse().unwrap())
                     .into(),
+                aliases: Vec::new(),
                 broadcasts: Vec::new(),
                 relay_addresses: [RELAY_V4, RELAY_V6].map(|ip| ip.parse().unwrap()).into(),
                 relay_ports: 49152..=65535,

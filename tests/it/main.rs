@@ -11,6 +11,7 @@ mod datagrams;
 mod discovery;
 mod dtls;
 mod dual;
+mod external;
 mod foreign;
 #[cfg(target_os = "linux")]
 mod headers;

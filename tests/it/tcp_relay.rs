@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hairpin::config::Config;
+use hairpin::net::external::Known;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -531,6 +532,22 @@ async fn connections_end_with_their_allocation() {
 async fn clients_of_one_server_connect_to_each_other() {
     // Loopback is nobody's peer but for relayed addresses.
     let world = World::start(79, 3, Over::Tcp, |config| config.turn.policy.allow.clear());
+    meet(&world).await;
+}
+
+#[tokio::test]
+async fn clients_behind_one_nat_connect_to_each_other_at_their_external_addresses() {
+    let external: std::net::IpAddr = "203.0.113.4".parse().unwrap();
+    let world = World::start(94, 3, Over::Tcp, |config| {
+        config.turn.policy.allow.clear();
+        config.net.external.known = vec![Known { external, local: None }];
+    });
+    assert_eq!(world.allocated().await.relayed().ip(), external);
+    meet(&world).await;
+}
+
+/// Pairs of clients connect to each other, on any shards.
+async fn meet(world: &World) {
     for _ in 0..4 {
         let (mut first, mut second) = (world.allocated().await, world.allocated().await);
         assert_eq!(second.permit(first.relayed()).await, 200);

@@ -78,6 +78,26 @@ async fn who_loses_the_socket_comes_back_and_nobody_noticed() {
 }
 
 #[tokio::test]
+async fn who_closes_with_a_code_of_its_own_will_be_back_and_nobody_noticed() {
+    let server = open_server();
+    let (mut alice, mut bob) =
+        (Socket::connect(server.http()).await, Socket::connect(server.http()).await);
+    let (welcome, _) = alice.join("alice", "r").await;
+    bob.join("bob", "r").await;
+    alice.message().await;
+    alice.frame(FIN | CLOSE, &4000u16.to_be_bytes()).await;
+    assert_eq!(alice.end().await, Received::Close(Some(4000)));
+    let mut again = Socket::connect(server.http()).await;
+    let payload = json!({ "secret": welcome["payload"]["secret"] });
+    again.say(json!({ "type": "join", "from": "alice", "room": "r", "payload": payload })).await;
+    assert_eq!(again.message().await["payload"]["resumed"], true);
+    again.message().await;
+    again.say(json!({ "type": "x", "to": "bob" })).await;
+    // Neither a leave nor a join came in between.
+    assert_eq!(bob.message().await["type"], "x");
+}
+
+#[tokio::test]
 async fn a_taken_over_connection_is_told() {
     let server = open_server();
     let mut old = Socket::connect(server.http()).await;

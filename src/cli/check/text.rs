@@ -1,10 +1,11 @@
 //! The explanation as text: a line for each thing an operator decides.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 
 use crate::config::{Bandwidth, Config, Lifetime, Origin, SECS_PER_DAY};
 use crate::logging::escaped;
-use crate::net::{SHARES_PORTS, tls};
+use crate::net::{SHARES_PORTS, external, tls};
 use crate::turn::Discovery;
 
 /// Where the values begin.
@@ -86,6 +87,19 @@ fn relaying(lines: &mut Lines, config: &Config) {
     let count = net.relay_ports.len();
     let text = format_args!("{transports}, ports {first}-{last} ({count}), addresses: {from}");
     lines.say("relay", text);
+    let shown = shown(&net.external, &relays_from);
+    if !shown.is_empty() {
+        lines.say("external", list(&shown));
+    }
+}
+
+/// What the NAT in front makes of our relay addresses, as far as it is known yet.
+fn shown(external: &external::Config, relays_from: &[IpAddr]) -> Vec<String> {
+    let aliases = external.aliases(relays_from);
+    let known = aliases.iter().map(|alias| format!("{} for {}", alias.external, alias.local));
+    let stun = external.stun.as_deref().unwrap_or_default();
+    let unknown = external.unknown(relays_from);
+    known.chain(unknown.iter().map(|local| format!("for {local} ask {stun}"))).collect()
 }
 
 fn limiting(lines: &mut Lines, config: &Config) {
@@ -136,14 +150,15 @@ fn peers(config: &Config) -> String {
 
 fn http(config: &Config) -> String {
     let http = &config.http;
+    let public = if http.pages { "health and pages" } else { "health" };
     let own = match http.listen.is_empty() {
         true => "off".to_owned(),
-        false => format!("metrics and health on {}", list(&http.listen)),
+        false => format!("metrics, {public} on {}", list(&http.listen)),
     };
     match (http.shared, http.shared_admin) {
         (false, _) => own,
-        (true, false) => format!("{own}; health on the ports of TURN"),
-        (true, true) => format!("{own}; metrics and health on the ports of TURN, for anybody"),
+        (true, false) => format!("{own}; {public} on the ports of TURN"),
+        (true, true) => format!("{own}; metrics, {public} on the ports of TURN, for anybody"),
     }
 }
 
@@ -193,7 +208,7 @@ allocations    per user: 64, in all: no limit
 allocation     permissions: 256, channels: 256, lifetime: 10m unless asked for, 1h at most
 bandwidth      per user: no limit
 strangers      replies per second and source: no limit
-http           metrics and health on 127.0.0.1:8080
+http           metrics, health and pages on 127.0.0.1:8080
 signaling      /ws and /ice-servers for 127.0.0.1, open to everybody, for pages of its own origin
 log            info as text, to stderr
 ";
@@ -213,7 +228,8 @@ log            info as text, to stderr
         for line in [
             "listen         127.0.0.1:3478 (UDP, TCP, TLS, DTLS, HTTP)\n\
              proxies        10.1.0.0/16 (PROXY protocol, version 2)\n",
-            "http           metrics and health on 127.0.0.1:8080; health on the ports of TURN\n",
+            "http           metrics, health and pages on 127.0.0.1:8080; health and pages on the ports \
+             of TURN\n",
         ] {
             assert!(text.contains(line), "{text}");
         }
@@ -221,7 +237,7 @@ log            info as text, to stderr
         config.http.shared_admin = true;
         let text = explain(&config, &Origin::default(), 0);
         assert!(text.contains(
-            "http           off; metrics and health on the ports of TURN, for anybody\n"
+            "http           off; metrics, health and pages on the ports of TURN, for anybody\n"
         ));
     }
 

@@ -91,12 +91,20 @@ pub(super) struct TcpLeg {
     accepting: Option<Task>,
     /// One for each connection, from its beginning to its end.
     connections: HashMap<SocketAddr, Task>,
+    /// What peers see; behind 1:1 NAT not what the sockets are bound to.
     pub(super) address: SocketAddr,
     control: ConnectionId,
     username: Box<str>,
     tally: Arc<DataTally>,
     quota: QuotaLease,
-    _port: PortLease,
+    port: PortLease,
+}
+
+/// A connection to a peer that is about to be made.
+struct Attempt {
+    socket: TcpSocket,
+    to: SocketAddr,
+    ticket: Ticket,
 }
 
 /// The allocations for TCP of a shard.
@@ -145,12 +153,12 @@ impl Work {
             listener,
             accepting: None,
             connections: HashMap::new(),
-            address: port.address(),
+            address: port.advertised(),
             control,
             username: pending.username().into(),
             tally: Arc::default(),
             quota,
-            _port: port,
+            port,
         })
     }
 
@@ -158,8 +166,8 @@ impl Work {
     pub(super) fn connect(&mut self, pending: PendingConnect, path: ClientPath, now: Now) {
         let (id, peer) = (pending.allocation(), pending.peer().address());
         match (self.open_connection(&pending), self.me.upgrade(), self.tcp_legs.get_mut(id)) {
-            (Ok((socket, ticket)), Some(me), Some(leg)) => {
-                leg.connections.insert(peer, spawn(connect(me, pending, socket, ticket)));
+            (Ok(attempt), Some(me), Some(leg)) => {
+                leg.connections.insert(peer, spawn(connect(me, pending, attempt)));
             }
             (outcome, ..) => {
                 let error = outcome.err().unwrap_or(ConnectError::Failed);
@@ -169,19 +177,17 @@ impl Work {
         }
     }
 
-    fn open_connection(
-        &self,
-        pending: &PendingConnect,
-    ) -> Result<(TcpSocket, Ticket), ConnectError> {
+    fn open_connection(&self, pending: &PendingConnect) -> Result<Attempt, ConnectError> {
         let leg = self.tcp_legs.get(pending.allocation()).ok_or(ConnectError::Failed)?;
         let peer = pending.peer();
-        if peer.must_be_relayed() && !relay::speaks_tcp(&self.shared.pools, peer.address()) {
+        let inside = relay::tcp_inside(&self.shared.pools, peer.address());
+        if peer.must_be_relayed() && inside.is_none() {
             return Err(ConnectError::Failed);
         }
         let ticket = self.shared.rendezvous.reserve().ok_or(ConnectError::NoCapacity)?;
         let socket =
-            socket::outgoing(leg.address).map_err(|error| socket::connect_error(&error))?;
-        Ok((socket, ticket))
+            socket::outgoing(leg.port.address()).map_err(|error| socket::connect_error(&error))?;
+        Ok(Attempt { socket, to: inside.unwrap_or(peer.address()), ticket })
     }
 
     /// A connection to a peer has come about, or not. Returns what tells that it has ended.
@@ -214,6 +220,7 @@ impl Work {
 
     /// A peer has connected to the relayed address.
     fn peer_connected(&mut self, id: AllocationId, peer: SocketAddr, stream: TcpStream, now: Now) {
+        let peer = relay::tcp_outside(&self.shared.pools, peer);
         let Some(ticket) = self.shared.rendezvous.reserve() else {
             return drop(self.server.drop(DropReason::ConnectionLimit));
         };
@@ -324,11 +331,10 @@ async fn accept(shard: Rc<RefCell<Shard>>, id: AllocationId) {
 async fn connect(
     shard: Rc<RefCell<Shard>>,
     pending: PendingConnect,
-    socket: TcpSocket,
-    ticket: Ticket,
+    Attempt { socket, to, ticket }: Attempt,
 ) {
     let (id, peer) = (pending.allocation(), pending.peer().address());
-    let outcome = timeout(pending.deadline(), socket.connect(peer)).await;
+    let outcome = timeout(pending.deadline(), socket.connect(to)).await;
     let outcome = outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let end = guard(&shard, "a connection to a peer", |shard| {
         shard.work.finish_connect(pending, outcome, &ticket, clock::now())

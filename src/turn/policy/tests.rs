@@ -11,6 +11,7 @@ fn policy(allow: &[&str], deny: &[&str]) -> Policy {
     let host = Host {
         endpoints: vec!["[::]:3478".parse().unwrap()],
         addresses: vec!["8.8.4.4".parse().unwrap()],
+        aliases: Vec::new(),
         broadcasts: vec!["10.0.0.255".parse().unwrap()],
         relay_addresses: vec!["10.0.0.5".parse().unwrap()],
         relay_ports: 50_000..=50_009,
@@ -190,4 +191,66 @@ fn new_address_of_the_machine_is_the_machine() {
     policy.set_own_addresses(vec!["9.9.9.9".parse().unwrap()], Vec::new());
     assert!(!admits(&policy, "9.9.9.9:53"));
     assert!(policy.is_endpoint("9.9.9.9:3478".parse().unwrap()));
+}
+
+/// Relays from 10.0.0.5 and listens on 10.0.0.6, which a NAT shows as two public addresses.
+fn behind_nat(allow: &[&str]) -> Policy {
+    let mut policy = policy(allow, &[]);
+    let alias = |external: &str, local: &str| Alias {
+        external: external.parse().unwrap(),
+        local: local.parse().unwrap(),
+    };
+    policy.host.endpoints.push("10.0.0.6:5000".parse().unwrap());
+    let aliases = vec![alias("198.35.26.5", "10.0.0.5"), alias("198.35.26.6", "10.0.0.6")];
+    policy.set_aliases(aliases, vec!["198.35.26.5".parse().unwrap()]);
+    policy
+}
+
+#[test]
+fn behind_nat_only_the_external_address_is_a_relayed_one() {
+    let policy = behind_nat(&[]);
+    for (peer, admitted) in [
+        ("198.35.26.5:50000", true),
+        ("198.35.26.5:50009", true),
+        ("198.35.26.5:50010", false),
+        ("198.35.26.5:22", false),
+        ("10.0.0.5:50000", false),
+        ("198.35.26.6:50000", false),
+        ("198.35.26.7:50000", true),
+    ] {
+        assert_eq!(admits(&policy, peer), admitted, "{peer}");
+    }
+    let relayed = policy.admit("198.35.26.5:50000".parse().unwrap(), Port::Exact).unwrap();
+    assert!(relayed.must_be_relayed());
+    assert!(policy.is_relayed("198.35.26.5:50000".parse().unwrap()));
+    assert!(!policy.is_relayed("10.0.0.5:50000".parse().unwrap()));
+}
+
+#[test]
+fn external_addresses_lead_here_in_every_spelling() {
+    let policy = behind_nat(&["198.35.26.0/24", "10.0.0.0/8", "64:ff9b::/96"]);
+    for peer in [
+        "198.35.26.5:22",
+        "198.35.26.6:22",
+        "10.0.0.5:22",
+        "10.0.0.6:22",
+        "[::ffff:198.35.26.5]:22",
+        "[64:ff9b::198.35.26.5]:22",
+        "[64:ff9b::198.35.26.6]:50000",
+    ] {
+        assert!(!admits(&policy, peer), "{peer}");
+    }
+    assert!(admits(&policy, "198.35.26.9:22") && admits(&policy, "[64:ff9b::198.35.26.9]:22"));
+    assert!(admits(&behind_nat(&["198.35.26.6/32"]), "198.35.26.6:22"), "asked for by itself");
+}
+
+#[test]
+fn external_addresses_of_listeners_are_listeners() {
+    let policy = behind_nat(&["198.35.26.6/32"]);
+    // The one on the wildcard is on every address; the policy compares no families.
+    for own in ["198.35.26.6:5000", "10.0.0.6:5000", "198.35.26.5:3478", "198.35.26.6:3478"] {
+        assert!(policy.is_endpoint(own.parse().unwrap()), "{own}");
+        assert!(policy.admit(own.parse().unwrap(), Port::Any).is_err(), "{own}");
+    }
+    assert!(!policy.is_endpoint("198.35.26.5:5000".parse().unwrap()), "another address's port");
 }

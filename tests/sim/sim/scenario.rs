@@ -76,6 +76,7 @@ pub(super) fn host() -> policy::Host {
     policy::Host {
         endpoints: vec![LISTENER.parse().unwrap()],
         addresses: addresses(),
+        aliases: Vec::new(),
         broadcasts: Vec::new(),
         relay_addresses: addresses(),
         relay_ports: PORTS,
