@@ -55,6 +55,7 @@ pub(super) fn config(
         true => turn::ChannelRange::Rfc5766,
         false => turn::ChannelRange::Rfc8656,
     };
+    let mobility = file.mobility.enabled.then(|| turn::mobility::Key(rand::random()));
     let software =
         file.stun.software.then(|| concat!("hairpin ", env!("CARGO_PKG_VERSION")).to_owned());
     let mut net = net::Config {
@@ -82,7 +83,15 @@ pub(super) fn config(
     };
     let auth = auth(file.realm, file.auth, reader, environment_secret)?;
     Ok(Config {
-        turn: turn::server::Config { auth, policy, limits, discovery, channels, software },
+        turn: turn::server::Config {
+            auth,
+            policy,
+            limits,
+            discovery,
+            channels,
+            mobility,
+            software,
+        },
         net,
         http: http::Config {
             listen: addresses(&file.http.listen),

@@ -26,6 +26,7 @@ pub(super) struct File {
     pub(super) peers: Peers,
     pub(super) limits: Limits,
     pub(super) stun: Stun,
+    pub(super) mobility: Mobility,
     pub(super) http: Http,
     pub(super) log: Log,
 }
@@ -94,6 +95,12 @@ pub(super) struct Limits {
 
 #[derive(Clone, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
+pub(super) struct Mobility {
+    pub(super) enabled: bool,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Stun {
     pub(super) nat_discovery: bool,
     /// Empty: none.
@@ -135,6 +142,7 @@ impl Default for File {
             peers: Peers::default(),
             limits: Limits::default(),
             stun: Stun::default(),
+            mobility: Mobility::default(),
             http: Http::default(),
             log: Log::default(),
         }

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod egress;
 pub mod external;
 mod journal;
+mod moves;
 pub mod ports;
 mod post;
 pub mod quota;
@@ -200,7 +201,9 @@ impl Net {
             Shared { pools: Arc::clone(&pools), quotas, externals, bind_warned: Arc::default() };
         let listening = Listening { all: config.listen.clone(), tls: tls.to_vec() };
         let mut net = Self { shards: Vec::new(), listening, certificates, connections, pools };
-        for (post, inbox) in post::open(shard_count(config.threads)) {
+        let count = shard_count(config.threads);
+        let (errands, errand_inboxes) = moves::open(count);
+        for ((post, inbox), errand_inbox) in post::open(count).into_iter().zip(errand_inboxes) {
             let (handle, listening) = thread::start(Start {
                 listening: net.listening.clone(),
                 core: core.clone(),
@@ -210,6 +213,8 @@ impl Net {
                 streams: streams.clone(),
                 post,
                 inbox,
+                errands: errands.clone(),
+                errand_inbox,
             })?;
             net.shards.push(handle);
             net.listening = listening;

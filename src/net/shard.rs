@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::clock;
+use super::moves::Errands;
 use super::post::{Parcel, Post};
 use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, Opening, split_frames};
 use super::sys::RecvBatch;
@@ -24,7 +25,7 @@ const STREAM_BUFFER: usize = FRAME_LEN_MAX + 64 * 1024;
 pub(super) struct Shard {
     batch: RecvBatch,
     stream_buffer: Box<[u8]>,
-    work: Work,
+    pub(super) work: Work,
 }
 
 impl Shard {
@@ -33,12 +34,13 @@ impl Shard {
         listeners: Vec<Listener>,
         shared: Shared,
         post: Post,
+        errands: Errands,
     ) -> Rc<RefCell<Self>> {
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
                 batch: RecvBatch::new(),
                 stream_buffer: vec![0; STREAM_BUFFER].into(),
-                work: Work::new(server, listeners, shared, post, me.clone()),
+                work: Work::new(server, listeners, shared, post, errands, me.clone()),
             })
         })
     }
@@ -81,10 +83,10 @@ impl Shard {
         self.work.connections.insert(connection)
     }
 
-    /// Forgets a connection, and ends its allocation.
+    /// Forgets a connection, and ends its allocation unless that is mobile.
     pub(super) fn disconnected(&mut self, id: ConnectionId) {
         let Some(connection) = self.work.connections.remove(id) else { return };
-        self.work.server.client_gone(connection.five_tuple(), clock::now());
+        self.work.client_gone(connection.five_tuple(), clock::now());
         self.work.handle_events(&[]);
     }
 

@@ -15,6 +15,7 @@ use tracing::warn;
 use super::egress::{Egress, Route};
 use super::external::Externals;
 use super::journal;
+use super::moves::{Errands, Moving};
 use super::ports::{Parity, PortPool};
 use super::post::Post;
 use super::quota::{QuotaLease, Quotas};
@@ -54,20 +55,27 @@ pub(super) enum ClientPath {
     Datagram(Route<SocketKey>),
     /// Over its connection.
     Stream(ConnectionId),
+    /// Over its connection, which this other shard has.
+    Elsewhere(usize, ConnectionId),
 }
 
 /// What an allocation holds outside of the core. Dropping it closes the socket and gives back
 /// port and quota.
-struct Leg {
-    relay: RelaySocket,
-    client: ClientPath,
-    pump: AbortHandle,
-    _quota: QuotaLease,
+pub(super) struct Leg {
+    pub(super) relay: RelaySocket,
+    pub(super) client: ClientPath,
+    pub(super) pump: Pump,
+    pub(super) quota: QuotaLease,
+    /// There while the client moves.
+    pub(super) moving: Option<Box<Moving>>,
 }
 
-impl Drop for Leg {
+/// The task that reads a relay socket; ends when dropped.
+pub(super) struct Pump(pub(super) AbortHandle);
+
+impl Drop for Pump {
     fn drop(&mut self) {
-        self.pump.abort();
+        self.0.abort();
     }
 }
 
@@ -75,15 +83,18 @@ impl Drop for Leg {
 pub(super) struct Work {
     pub(super) server: Server,
     listeners: Vec<Listener>,
-    legs: SecondaryMap<AllocationId, Leg>,
+    pub(super) legs: SecondaryMap<AllocationId, Leg>,
     pub(super) connections: SlotMap<ConnectionId, Rc<Connection>>,
     /// Connections with something to write in this turn.
     pushed: Vec<ConnectionId>,
     egress: Egress<SocketKey>,
-    reply: Vec<u8>,
-    shared: Shared,
+    pub(super) reply: Vec<u8>,
+    pub(super) shared: Shared,
     pub(super) post: Post,
-    me: Weak<RefCell<Shard>>,
+    pub(super) errands: Errands,
+    /// Allocations that another shard has been asked for.
+    pub(super) arriving: Vec<RelayedAddress>,
+    pub(super) me: Weak<RefCell<Shard>>,
 }
 
 impl Work {
@@ -93,6 +104,7 @@ impl Work {
         listeners: Vec<Listener>,
         shared: Shared,
         post: Post,
+        errands: Errands,
         me: Weak<RefCell<Shard>>,
     ) -> Self {
         Self {
@@ -105,6 +117,8 @@ impl Work {
             reply: Vec::new(),
             shared,
             post,
+            errands,
+            arriving: Vec::new(),
             me,
         }
     }
@@ -155,20 +169,29 @@ impl Work {
     ) {
         self.reply.clear();
         match self.server.handle_client(from, &bytes[place.clone()], now, &mut self.reply) {
-            Verdict::Drop(_) => {}
+            Verdict::Drop(_) => self.handle_events(bytes),
             Verdict::Reply => {
                 // What a response says is over must be over when it arrives.
                 self.handle_events(bytes);
                 self.reply_to(path);
             }
             Verdict::ReplyFrom(origin) => self.reply_from(origin, path),
-            Verdict::ToPeer { from, peer, payload } => {
+            Verdict::ToPeer { from: id, peer, payload } => {
+                // A client that has moved may be reached where this comes from from now on.
+                self.handle_events(bytes);
                 let payload = place.start + payload.start..place.start + payload.end;
-                self.relay_to_peer(from, peer, payload, bytes, now);
+                self.relay_to_peer(id, peer, payload, bytes, now);
             }
             Verdict::ToClient { to, header, padding } => {
                 self.relay_to_client(to, &header, place, padding, bytes);
             }
+            Verdict::Resumed(id) => {
+                self.expect_at(id, path);
+                self.handle_events(bytes);
+                self.reply_to(path);
+            }
+            Verdict::Resume(pending) => self.resume(pending, path, now),
+            Verdict::Elsewhere(relayed) => self.pass_on(relayed, path, from, &bytes[place]),
             Verdict::Bind(pending) => {
                 // What has expired gives back its port and its place in the quota first.
                 self.handle_events(bytes);
@@ -178,20 +201,43 @@ impl Work {
         }
     }
 
-    fn reply_to(&mut self, path: ClientPath) {
+    pub(super) fn reply_to(&mut self, path: ClientPath) {
         match path {
             ClientPath::Datagram(route) => self.egress.push_owned(route, &self.reply),
             ClientPath::Stream(id) => {
-                let Some(connection) = self.connections.get(id) else { return };
-                let pushed = connection.push(&self.reply, &[], 0, Importance::Control);
-                if pushed.is_err() {
-                    // It does not even read responses; its next turn finds it closed.
-                    connection.give_up();
-                }
-                if connection.becomes_due() {
-                    self.pushed.push(id);
-                }
+                let reply = std::mem::take(&mut self.reply);
+                self.write(id, &[], &reply, 0, Importance::Control);
+                self.reply = reply;
             }
+            ClientPath::Elsewhere(shard, id) => {
+                self.write_elsewhere(shard, id, self.reply.clone(), Importance::Control);
+            }
+        }
+    }
+
+    /// To a connection.
+    pub(super) fn write(
+        &mut self,
+        id: ConnectionId,
+        header: &[u8],
+        data: &[u8],
+        padding: usize,
+        importance: Importance,
+    ) {
+        let Some(connection) = self.connections.get(id) else {
+            if importance == Importance::Data {
+                drop(self.server.drop(DropReason::NoAllocation));
+            }
+            return;
+        };
+        match (connection.push(header, data, padding, importance), importance) {
+            (Ok(()), _) => {}
+            (Err(_), Importance::Data) => return drop(self.server.drop(DropReason::StreamFull)),
+            // It does not even read responses; its next turn finds it closed.
+            (Err(_), Importance::Control) => connection.give_up(),
+        }
+        if connection.becomes_due() {
+            self.pushed.push(id);
         }
     }
 
@@ -269,15 +315,11 @@ impl Work {
                 self.egress.push(route, header.as_bytes(), data, padding);
             }
             ClientPath::Stream(id) => {
-                let Some(connection) = self.connections.get(id) else {
-                    return drop(self.server.drop(DropReason::NoAllocation));
-                };
-                let header = header.as_bytes();
-                match connection.push(header, &bytes[data], padding, Importance::Data) {
-                    Ok(()) if connection.becomes_due() => self.pushed.push(id),
-                    Ok(()) => {}
-                    Err(_) => drop(self.server.drop(DropReason::StreamFull)),
-                }
+                self.write(id, header.as_bytes(), &bytes[data], padding, Importance::Data);
+            }
+            ClientPath::Elsewhere(shard, id) => {
+                let frame = Self::frame(header, &bytes[data], padding);
+                self.write_elsewhere(shard, id, frame, Importance::Data);
             }
         }
     }
@@ -296,7 +338,7 @@ impl Work {
         let id = self.server.allocated(pending, Ok(allocated), now, &mut self.reply);
         let (Some(id), Some(me)) = (id, self.me.upgrade()) else { return };
         let pump = tokio::task::spawn_local(udp::pump(me, SocketKey::Relay(id)));
-        let leg = Leg { relay, client, pump: pump.abort_handle(), _quota: quota };
+        let leg = Leg { relay, client, pump: Pump(pump.abort_handle()), quota, moving: None };
         self.legs.insert(id, leg);
     }
 
@@ -361,9 +403,14 @@ impl Work {
         while let Some(event) = self.server.poll_event() {
             let relayed = |id| self.legs.get(id).map(|leg| leg.relay.address);
             journal::record(&event, relayed);
-            if let Event::Closed { id, .. } = event {
-                self.flush(bytes);
-                self.legs.remove(id);
+            match event {
+                Event::Closed { id, .. } => {
+                    self.flush(bytes);
+                    self.end_stub(id);
+                    self.legs.remove(id);
+                }
+                Event::Switched { id, .. } => self.switch(id),
+                _ => {}
             }
         }
     }

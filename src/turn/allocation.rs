@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 use slotmap::SlotMap;
 
+use super::event::Event;
 use super::limits::Meter;
+use super::mobility::Mobility;
 use super::policy::PeerAddress;
 use super::stats::{Direction, DropReason, Traffic, labelled};
 use crate::stun::{AddressFamily, ChannelNumber, TransactionId};
@@ -91,6 +93,8 @@ pub(super) struct Allocation {
     pub(super) transaction_id: TransactionId,
     pub(super) opened: Instant,
     pub(super) meter: Option<Arc<dyn Meter>>,
+    /// There where the client has asked for a ticket.
+    pub(super) mobility: Option<Box<Mobility>>,
     relayed_data: [Traffic; 2],
     expires: Instant,
     permissions: Vec<Permission>,
@@ -114,6 +118,7 @@ impl Allocation {
             transaction_id,
             opened,
             meter: None,
+            mobility: None,
             relayed_data: [Traffic::default(); 2],
             expires: opened + lifetime,
             permissions: Vec::new(),
@@ -245,6 +250,18 @@ impl Allocation {
         Ok(())
     }
 
+    /// The events of all permissions and channels.
+    pub(super) fn bindings(&self, id: AllocationId) -> impl Iterator<Item = Event> {
+        let permitted = self
+            .permissions
+            .iter()
+            .map(move |&Permission { ip: peer, expires }| Event::Permitted { id, peer, expires });
+        let bound = self.channels.iter().map(move |&ChannelBinding { number, peer, expires }| {
+            Event::ChannelBound { id, number, peer, expires }
+        });
+        permitted.chain(bound)
+    }
+
     /// What went this way so far.
     pub(super) fn relayed(&self, direction: Direction) -> Traffic {
         self.relayed_data[direction as usize]
@@ -303,8 +320,11 @@ impl Allocations {
     pub(super) fn insert(&mut self, allocation: Allocation) -> AllocationId {
         let (client, relayed, expires) =
             (allocation.client, allocation.relayed, allocation.expires);
+        let is_away = allocation.is_away();
         let id = self.slots.insert(allocation);
-        self.by_client.insert(client, id);
+        if !is_away {
+            self.by_client.insert(client, id);
+        }
         self.by_relayed.insert(relayed, id);
         self.deadlines.insert((expires, id));
         id
@@ -312,7 +332,12 @@ impl Allocations {
 
     pub(super) fn remove(&mut self, id: AllocationId) -> Option<Allocation> {
         let allocation = self.slots.remove(id)?;
-        self.by_client.remove(&allocation.client);
+        if !allocation.is_away() {
+            self.by_client.remove(&allocation.client);
+        }
+        if let Some(next) = allocation.next() {
+            self.by_client.remove(&next);
+        }
         self.by_relayed.remove(&allocation.relayed);
         self.deadlines.remove(&(allocation.expires, id));
         Some(allocation)
@@ -324,6 +349,45 @@ impl Allocations {
         self.deadlines.remove(&(allocation.expires, id));
         self.deadlines.insert((expires, id));
         allocation.expires = expires;
+    }
+
+    /// The client of a mobile allocation is found at `next` too, which has none yet.
+    pub(super) fn expect_at(&mut self, id: AllocationId, next: FiveTuple) {
+        self.expect_nowhere(id);
+        let mobility = self.slots.get_mut(id).and_then(|own| own.mobility.as_mut());
+        if let Some(mobility) = mobility {
+            mobility.next = Some(next);
+            self.by_client.insert(next, id);
+        }
+    }
+
+    /// The client of a mobile allocation is found only where it is reached.
+    pub(super) fn expect_nowhere(&mut self, id: AllocationId) {
+        let mobility = self.slots.get_mut(id).and_then(|own| own.mobility.as_mut());
+        if let Some(next) = mobility.and_then(|mobility| mobility.next.take()) {
+            self.by_client.remove(&next);
+        }
+    }
+
+    /// The client is reached where it was only expected, and found nowhere else. Returns both.
+    pub(super) fn switch(&mut self, id: AllocationId) -> Option<(FiveTuple, FiveTuple)> {
+        let allocation = self.slots.get_mut(id)?;
+        let mobility = allocation.mobility.as_mut()?;
+        let new = mobility.next.take()?;
+        let was_away = std::mem::take(&mut mobility.is_away);
+        let old = std::mem::replace(&mut allocation.client, new);
+        if !was_away {
+            self.by_client.remove(&old);
+        }
+        Some((old, new))
+    }
+
+    /// The client is reached nowhere.
+    pub(super) fn set_away(&mut self, id: AllocationId) {
+        let Some(allocation) = self.slots.get_mut(id) else { return };
+        let Some(mobility) = &mut allocation.mobility else { return };
+        mobility.is_away = true;
+        self.by_client.remove(&allocation.client);
     }
 
     pub(super) fn get(&self, id: AllocationId) -> Option<&Allocation> {

@@ -26,8 +26,13 @@ impl Server {
         let ChannelData { number, data } =
             ChannelData::parse(packet).map_err(|_| DropReason::Malformed)?;
         let id = self.allocations.id_of_client(from).ok_or(DropReason::NoAllocation)?;
-        let allocation =
+        let mut allocation =
             self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
+        if allocation.is_expected_at(from) {
+            self.switch(id);
+            allocation =
+                self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
+        }
         let peer = allocation.peer_of(number, now.instant).ok_or(DropReason::ChannelUnbound)?;
         allocation.admit(Direction::ToPeer, peer.address().ip(), data.len(), now.instant)?;
         self.stats.relay(Direction::ToPeer, from.transport, data.len());
@@ -45,6 +50,9 @@ impl Server {
     ) -> Result<Verdict, DropReason> {
         let allocation =
             self.allocations.live_mut(on, now.instant).ok_or(DropReason::NoAllocation)?;
+        if allocation.is_away() {
+            return Err(DropReason::ClientAway);
+        }
         let is_stream = allocation.client.transport.is_stream();
         let channel = allocation.channel_of(from, now.instant);
         let overhead = match channel {

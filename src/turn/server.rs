@@ -1,7 +1,7 @@
 //! The server: its doors, the dispatch behind them, and the one place where a refusal becomes
 //! bytes.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -15,12 +15,13 @@ use super::auth::{self, Authenticator, Signer};
 use super::discovery::Discovery;
 use super::event::{CloseReason, Event};
 use super::limits::{self, SourceBuckets};
+use super::mobility::{self, Sealer};
 use super::policy::{self, Policy};
 use super::request::allocate::Outcome;
 use super::request::{Reject, Request, check_attributes};
 use super::stats::{Direction, DropReason, RequestMethod, Stats};
 use super::verdict::Verdict;
-use crate::stun::attribute::{ErrorCode, Software};
+use crate::stun::attribute::{AttributeType, ErrorCode, Software};
 use crate::stun::{Builder, ChannelRange, Class, Code, Message, Method, TransactionId};
 
 /// Client ports that are services which answer by themselves (echo, chargen, DNS), and 0: an
@@ -40,6 +41,8 @@ pub struct Config {
     pub discovery: Option<Discovery>,
     /// Which numbers channels may have.
     pub channels: ChannelRange,
+    /// What mobile clients' tickets are sealed with; `None` where there are none (RFC 8016).
+    pub mobility: Option<mobility::Key>,
     /// Sent as SOFTWARE in authenticated and Binding responses where set.
     pub software: Option<String>,
 }
@@ -51,6 +54,10 @@ pub struct Server {
     pub(super) allocations: Allocations,
     pub(super) stats: Stats,
     pub(super) events: VecDeque<Event>,
+    pub(super) sealer: Option<Sealer>,
+    /// Where clients were whose allocations other shards have now, as long as they are reached there.
+    /// Clients choose the keys, hence a keyed hash. One for each allocation at most.
+    pub(super) stubs: HashMap<FiveTuple, RelayedAddress, RandomState>,
     authenticator: Authenticator,
     unauthenticated: SourceBuckets,
     rng: StdRng,
@@ -65,7 +72,7 @@ pub(super) struct Settings {
 }
 
 /// Where a response goes and how it is signed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) method: Method,
     pub(super) transaction_id: TransactionId,
@@ -102,6 +109,8 @@ impl Server {
             allocations: Allocations::new(hasher.clone()),
             stats: Stats::default(),
             events: VecDeque::new(),
+            sealer: config.mobility.as_ref().map(Sealer::new),
+            stubs: HashMap::with_hasher(hasher.clone()),
             authenticator: Authenticator::new(config.auth, hasher.clone()),
             unauthenticated: SourceBuckets::new(per_source, hasher),
             config: Settings {
@@ -123,6 +132,9 @@ impl Server {
         now: Now,
         reply: &mut Vec<u8>,
     ) -> Verdict {
+        if let Some(relayed) = self.stub(&from) {
+            return Verdict::Elsewhere(relayed);
+        }
         let verdict = match packet.first() {
             Some(&first) if self.config.channels.begins_with(first) => {
                 self.handle_channel_data(&from, packet, now)
@@ -166,17 +178,10 @@ impl Server {
         self.events.pop_front()
     }
 
-    /// Ends the allocation of a client whose connection has ended (RFC 8656 §2.1).
-    pub fn client_gone(&mut self, client: FiveTuple, now: Now) {
-        if let Some(id) = self.allocations.id_of_client(&client) {
-            self.close(id, CloseReason::Disconnected, now);
-        }
-    }
-
-    /// Whether this client has an allocation.
+    /// Whether this client has an allocation, here or on another shard.
     #[must_use]
     pub fn has_allocation(&self, client: &FiveTuple) -> bool {
-        self.allocations.id_of_client(client).is_some()
+        self.is_home_of(client) || self.stub(client).is_some()
     }
 
     /// Tells what addresses the machine has now: peers there are this machine.
@@ -324,6 +329,9 @@ impl Server {
                 Outcome::Pending(pending) => return Ok(Verdict::Bind(pending)),
                 Outcome::Repeated(id) => self.confirm_allocation(answer, id, reply),
             },
+            RequestMethod::Refresh if request.message.has(AttributeType::MOBILITY_TICKET) => {
+                return self.resume(request, answer, reply);
+            }
             RequestMethod::Refresh => {
                 let lifetime = self.refresh(request)?;
                 self.succeed(answer, reply, |builder| builder.put(&lifetime));

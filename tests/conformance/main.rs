@@ -8,6 +8,7 @@ mod auth;
 mod channels;
 mod discovery;
 mod limits;
+mod mobility;
 mod permissions;
 mod policy;
 mod refresh;

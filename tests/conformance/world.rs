@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use hairpin::turn::{
     AllocateError, Allocated, AllocationId, ChannelRange, DropReason, Event, FiveTuple, Now,
-    PendingAllocation, RelayedAddress, Server, Transport, Verdict, auth, limits, policy, server,
+    PendingAllocation, Refused, RelayedAddress, Server, Transport, Verdict, auth, limits, policy,
+    server,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -54,6 +55,7 @@ impl Default for Setup {
                 },
                 discovery: None,
                 channels: ChannelRange::default(),
+                mobility: None,
                 software: None,
             },
             host: policy::Host {
@@ -198,6 +200,17 @@ impl World {
                 Outcome::ToPeer { relay, peer: peer.address(), data: packet[payload].to_vec() }
             }
             Verdict::ToClient { .. } => panic!("a client's packet goes to no client"),
+            Verdict::Resumed(_) => Outcome::Reply(Parsed::strict(&reply)),
+            // There is no other shard that could have it.
+            Verdict::Resume(pending) => {
+                assert!(
+                    self.server
+                        .resumed(pending, Err(Refused::Gone), self.now, &mut reply)
+                        .is_none()
+                );
+                Outcome::Reply(Parsed::strict(&reply))
+            }
+            Verdict::Elsewhere(relayed) => panic!("for {relayed:?} on another shard"),
             Verdict::Bind(pending) => {
                 let user = pending.account().to_owned();
                 assert_eq!(pending.client(), from);
@@ -304,6 +317,10 @@ impl World {
 
     fn drain_events(&mut self) {
         while let Some(event) = self.server.poll_event() {
+            if let Event::Switched { id, client } = &event {
+                let relay = self.relays.values_mut().find(|relay| relay.id == *id);
+                relay.expect("a live relay").client = *client;
+            }
             if let Event::Closed { relayed, .. } = &event {
                 self.relays.remove(&relayed.0).expect("what closes was open");
             }

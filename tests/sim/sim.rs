@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hairpin::turn::{
-    Allocated, AllocationId, Event, Now, PendingAllocation, RelayedAddress, Server, Verdict,
+    Allocated, AllocationId, Event, Now, PendingAllocation, Refused, RelayedAddress, Server,
+    Verdict,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -249,6 +250,13 @@ impl Sim {
                 self.judge_to_peer(client, intent, id, peer, &data);
             }
             Verdict::ToClient { .. } => panic!("a client's packet went to a client"),
+            Verdict::Resumed(_) => self.judge_reply(client, bytes.len(), intent, &reply),
+            Verdict::Resume(pending) => {
+                let result = Err(Refused::Gone);
+                assert!(self.server.resumed(pending, result, self.now(), &mut reply).is_none());
+                self.judge_reply(client, bytes.len(), intent, &reply);
+            }
+            Verdict::Elsewhere(_) => panic!("there is no other shard"),
             Verdict::ReplyFrom(origin) => panic!("a reply from {origin}, but discovery is off"),
             Verdict::Bind(pending) => {
                 let Some(Intent::Request(request)) = intent else {
@@ -333,6 +341,10 @@ impl Sim {
                     channels.retain(|&(other, ..)| other != number.number());
                     channels.push((number.number(), peer.address(), expires));
                 }
+                Event::Resumed { id, .. } | Event::Switched { id, .. } => {
+                    assert!(self.mirror.contains_key(&id));
+                }
+                Event::Left { .. } | Event::Arrived { .. } => panic!("there is no other shard"),
                 Event::Closed { id, relayed, .. } => {
                     assert_eq!(self.driver.release(relayed.0), id);
                     self.mirror.remove(&id);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Reject, Request};
 use crate::stun::attribute::{
-    AdditionalAddressFamily, AttributeType, EvenPort, Lifetime, RequestedTransport,
+    AdditionalAddressFamily, AttributeType, EvenPort, Lifetime, MobilityTicket, RequestedTransport,
     ReservationToken, XorMappedAddress, XorRelayedAddress,
 };
 use crate::stun::{AddressFamily, Code, Message, TransactionId};
@@ -19,6 +19,7 @@ use crate::turn::allocation::{Allocation, AllocationId, FiveTuple, RelayedAddres
 use crate::turn::auth::User;
 use crate::turn::event::Event;
 use crate::turn::limits::Meter;
+use crate::turn::mobility::Mobility;
 use crate::turn::policy;
 use crate::turn::server::{Answer, Server};
 
@@ -34,6 +35,7 @@ pub struct PendingAllocation {
     has_fingerprint: bool,
     family: AddressFamily,
     even_port: bool,
+    is_mobile: bool,
     lifetime: Duration,
 }
 
@@ -127,6 +129,7 @@ impl Server {
         let family = self.requested_family(message)?;
         let even_port = wants_even_port(message)?;
         check_additional_family(message)?;
+        let is_mobile = self.wants_mobility(message)?;
         let lifetime = self.config.limits.lifetime(request.message.read::<Lifetime>()?);
         Ok(Outcome::Pending(PendingAllocation {
             from: request.from,
@@ -135,6 +138,7 @@ impl Server {
             has_fingerprint: request.message.has_fingerprint(),
             family,
             even_port,
+            is_mobile,
             lifetime,
         }))
     }
@@ -176,6 +180,16 @@ impl Server {
         Ok(family)
     }
 
+    /// RFC 8016 §3.1.2: an empty MOBILITY-TICKET asks for one.
+    fn wants_mobility(&self, message: &Message<'_>) -> Result<bool, Reject> {
+        match message.read()? {
+            None => Ok(false),
+            Some(MobilityTicket(&[])) if self.sealer.is_some() => Ok(true),
+            Some(MobilityTicket(&[])) => Err(Reject::Code(Code::MobilityForbidden)),
+            Some(MobilityTicket(_)) => Err(Reject::Code(Code::BadRequest)),
+        }
+    }
+
     /// Takes back a [`PendingAllocation`] with the socket bound, or with the reason why not, and
     /// writes the response. Returns the new allocation; where there is none, the driver gives the
     /// socket back.
@@ -186,8 +200,15 @@ impl Server {
         now: Now,
         reply: &mut Vec<u8>,
     ) -> Option<AllocationId> {
-        let PendingAllocation { from, user, transaction_id, has_fingerprint, lifetime, .. } =
-            pending;
+        let PendingAllocation {
+            from,
+            user,
+            transaction_id,
+            has_fingerprint,
+            is_mobile,
+            lifetime,
+            ..
+        } = pending;
         let answer = Answer {
             method: crate::stun::Method::Allocate,
             transaction_id,
@@ -226,6 +247,10 @@ impl Server {
             lifetime,
         );
         allocation.meter = meter;
+        if is_mobile {
+            let serial = u64::from_be_bytes(self.random());
+            allocation.mobility = Some(Box::new(Mobility::new(serial)));
+        }
         let id = self.allocations.insert(allocation);
         self.stats.allocation_opened(from.transport);
         self.events.push_back(Event::Opened { id, client: from, relayed, username: user.name });
@@ -246,8 +271,13 @@ impl Server {
         let left = allocation.time_to_expiry(answer.now.instant);
         let lifetime = Lifetime(left.as_millis().div_ceil(1000) as u32);
         let client: SocketAddr = answer.from.client;
+        let ticket = self.ticket(id);
         self.succeed(answer, reply, |builder| {
-            builder.put(&XorRelayedAddress(relayed)).put(&lifetime).put(&XorMappedAddress(client))
+            builder
+                .put(&XorRelayedAddress(relayed))
+                .put(&lifetime)
+                .put(&XorMappedAddress(client))
+                .put_some(ticket.as_deref().map(MobilityTicket).as_ref())
         });
     }
 }

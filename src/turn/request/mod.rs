@@ -5,6 +5,7 @@ mod binding;
 mod channel_bind;
 mod create_permission;
 mod refresh;
+mod resume;
 mod send;
 
 use super::Now;

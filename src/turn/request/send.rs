@@ -27,8 +27,13 @@ impl Server {
         }
         let XorPeerAddress(peer) = message.read().ok().flatten().ok_or(malformed)?;
         let Data(data) = message.read().ok().flatten().ok_or(malformed)?;
-        let allocation =
+        let mut allocation =
             self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
+        if allocation.is_expected_at(from) {
+            self.switch(id);
+            allocation =
+                self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
+        }
         let peer = self.policy.admit(peer, Port::Exact).map_err(|_| DropReason::PeerForbidden)?;
         allocation.admit(Direction::ToPeer, peer.address().ip(), data.len(), now.instant)?;
         self.stats.relay(Direction::ToPeer, from.transport, data.len());

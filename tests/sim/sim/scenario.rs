@@ -64,6 +64,7 @@ pub(super) fn config(channel_ms: u64) -> server::Config {
         },
         discovery: None,
         channels: ChannelRange::default(),
+        mobility: None,
         software: None,
     }
 }
