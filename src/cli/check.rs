@@ -84,7 +84,7 @@ allocations    per user: {}, in all: {}
 allocation     permissions: {}, channels: {}, lifetime: {} unless asked for, {} at most
 bandwidth      per user: {bandwidth}
 strangers      replies per second and source: {}
-{}http           {}
+{}{}http           {}
 log            {} as {}, to stderr
 ",
         auth.realm,
@@ -107,6 +107,7 @@ log            {} as {}, to stderr
         Lifetime(limits.max_lifetime),
         limit(limits.unauthenticated_per_source as usize),
         config.turn.discovery.as_ref().map_or_else(String::new, discovery),
+        if config.turn.mobility.is_some() { "mobility       on (RFC 8016)\n" } else { "" },
         http(config),
         config.log.level,
         config.log.format,
@@ -171,6 +172,7 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "unauthenticated_idle_seconds": net.unauthenticated_idle.as_secs(),
         },
         "nat_discovery": config.turn.discovery.as_ref().map(Discovery::addresses),
+        "mobility": config.turn.mobility.is_some(),
         "rfc5766_channels": config.turn.channels == ChannelRange::Rfc5766,
         "software": config.turn.software,
         "proxy_sources": net.proxies,

@@ -5,22 +5,27 @@
 //! allocation does not outlive its process, so no other one has any use for the ticket.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::allocation::{Allocation, FiveTuple, RelayedAddress};
 use super::server::Answer;
 use crate::stun::attribute::Lifetime;
-use crate::stun::{Code, TransactionId};
+use crate::stun::{AddressFamily, Code, TransactionId};
 
 /// How long the retransmissions of a Refresh that has moved an allocation are known as such: as
 /// long as a client may send them (RFC 8489 §6.2.1), which is more than the 30 seconds that
 /// RFC 8016 §3.2.2 asks for.
 const RETRANSMITTED_FOR: Duration = Duration::from_secs(40);
-/// Family, address and port, serial and generation.
-const STATE_LEN: usize = 1 + 16 + 2 + 8 + 4;
+/// Bytes of a ticket's content.
+const STATE_LEN: usize = 8;
+/// With the tag, in base64. Text, and this short, because coturn's client keeps no other.
+const TICKET_LEN: usize = (STATE_LEN + 16) / 3 * 4;
+/// The generations that fit in.
+const GENERATIONS: u16 = 1 << 15;
 
 /// What the tickets of all shards are sealed with.
 #[derive(Clone)]
@@ -35,79 +40,75 @@ impl fmt::Debug for Key {
 /// What a ticket says: which allocation, and which of its tickets this one is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Ticket {
-    pub(super) relayed: RelayedAddress,
+    /// Of the relayed address, of which there is one in each family.
+    pub(super) family: AddressFamily,
+    pub(super) port: u16,
     /// Of the allocation. Its port may be another one's by now.
-    serial: u64,
-    generation: u32,
+    serial: u32,
+    generation: u16,
 }
 
 impl Ticket {
     fn to_bytes(self) -> [u8; STATE_LEN] {
-        let RelayedAddress(address) = self.relayed;
-        let ip = match address.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        let mut bytes = [0; STATE_LEN];
-        bytes[0] = u8::from(address.is_ipv6());
-        bytes[1..17].copy_from_slice(&ip.octets());
-        bytes[17..19].copy_from_slice(&address.port().to_be_bytes());
-        bytes[19..27].copy_from_slice(&self.serial.to_be_bytes());
-        bytes[27..].copy_from_slice(&self.generation.to_be_bytes());
-        bytes
+        let [p0, p1] = self.port.to_be_bytes();
+        let [s0, s1, s2, s3] = self.serial.to_be_bytes();
+        let family = u16::from(self.family == AddressFamily::Ipv6) * GENERATIONS;
+        let [g0, g1] = (family | self.generation).to_be_bytes();
+        [p0, p1, s0, s1, s2, s3, g0, g1]
     }
 
-    fn from_bytes(bytes: &[u8; STATE_LEN]) -> Self {
-        let [family, ip @ .., p0, p1, s0, s1, s2, s3, s4, s5, s6, s7, g0, g1, g2, g3] = *bytes;
-        let ip = IpAddr::from(<[u8; 16]>::from(ip));
-        let ip = if family == 0 { ip.to_canonical() } else { ip };
+    fn from_bytes([p0, p1, s0, s1, s2, s3, g0, g1]: [u8; STATE_LEN]) -> Self {
+        let last = u16::from_be_bytes([g0, g1]);
+        let is_ipv6 = last >= GENERATIONS;
         Self {
-            relayed: RelayedAddress(SocketAddr::new(ip, u16::from_be_bytes([p0, p1]))),
-            serial: u64::from_be_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
-            generation: u32::from_be_bytes([g0, g1, g2, g3]),
+            family: if is_ipv6 { AddressFamily::Ipv6 } else { AddressFamily::Ipv4 },
+            port: u16::from_be_bytes([p0, p1]),
+            serial: u32::from_be_bytes([s0, s1, s2, s3]),
+            generation: last % GENERATIONS,
         }
     }
 }
 
-/// Seals tickets and opens them.
+/// Seals tickets and opens them: AES-256-GCM-SIV, which takes one nonce for all (RFC 8452 §1). What
+/// it then tells is that two tickets are the same, which they are only if their contents are.
 pub(super) struct Sealer(LessSafeKey);
 
 impl Sealer {
     pub(super) fn new(Key(key): &Key) -> Self {
-        let key = UnboundKey::new(&AES_256_GCM, key).expect("32 bytes are what it takes");
+        let key = UnboundKey::new(&AES_256_GCM_SIV, key).expect("32 bytes are what it takes");
         Self(LessSafeKey::new(key))
     }
 
-    /// The bytes of MOBILITY-TICKET. `nonce` is random: 2^32 tickets would be far too many for one
-    /// key, and far more than a process ever seals.
-    pub(super) fn seal(&self, ticket: Ticket, nonce: [u8; NONCE_LEN]) -> Vec<u8> {
+    /// The value of MOBILITY-TICKET.
+    pub(super) fn seal(&self, ticket: Ticket) -> String {
         let mut sealed = ticket.to_bytes().to_vec();
-        let unique = Nonce::assume_unique_for_key(nonce);
         self.0
-            .seal_in_place_append_tag(unique, Aad::empty(), &mut sealed)
+            .seal_in_place_append_tag(nonce(), Aad::empty(), &mut sealed)
             .expect("a ticket is short");
-        [&nonce[..], &sealed].concat()
+        URL_SAFE_NO_PAD.encode(sealed)
     }
 
     /// `None` for what this process has not sealed.
-    pub(super) fn open(&self, bytes: &[u8]) -> Option<Ticket> {
-        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LEN>()?;
-        if sealed.len() != STATE_LEN + AES_256_GCM.tag_len() {
+    pub(super) fn open(&self, value: &[u8]) -> Option<Ticket> {
+        if value.len() != TICKET_LEN {
             return None;
         }
-        let mut sealed = sealed.to_vec();
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let state = self.0.open_in_place(nonce, Aad::empty(), &mut sealed).ok()?;
-        Some(Ticket::from_bytes(<&[u8; STATE_LEN]>::try_from(&*state).ok()?))
+        let mut sealed = URL_SAFE_NO_PAD.decode(value).ok()?;
+        let state = self.0.open_in_place(nonce(), Aad::empty(), &mut sealed).ok()?;
+        Some(Ticket::from_bytes((&*state).try_into().ok()?))
     }
+}
+
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; NONCE_LEN])
 }
 
 /// What a mobile allocation remembers.
 #[derive(Debug)]
 pub(super) struct Mobility {
-    serial: u64,
+    serial: u32,
     /// Of the ticket that is good.
-    generation: u32,
+    generation: u16,
     /// Where the client has gone to; it is still reached where it was, until it sends data from
     /// there.
     pub(super) next: Option<FiveTuple>,
@@ -118,25 +119,36 @@ pub(super) struct Mobility {
 }
 
 impl Mobility {
-    pub(super) fn new(serial: u64) -> Self {
+    pub(super) fn new(serial: u32) -> Self {
         Self { serial, generation: 0, next: None, resumed: None, is_away: false }
     }
 
-    pub(super) fn ticket(&self, relayed: RelayedAddress) -> Ticket {
-        Ticket { relayed, serial: self.serial, generation: self.generation }
+    pub(super) fn ticket(&self, RelayedAddress(relayed): RelayedAddress) -> Ticket {
+        Ticket {
+            family: AddressFamily::of(relayed.ip()),
+            port: relayed.port(),
+            serial: self.serial,
+            generation: self.generation,
+        }
     }
 
     /// From now on another ticket is good.
     pub(super) fn resumed(&mut self, id: TransactionId, now: Instant) {
-        self.generation = self.generation.wrapping_add(1);
+        self.generation = after(self.generation);
         self.resumed = Some((id, now));
     }
+}
+
+/// The generations begin again where they end: nobody has kept the first ticket until then.
+fn after(generation: u16) -> u16 {
+    (generation + 1) % GENERATIONS
 }
 
 /// Somebody authentic shows a ticket from some five-tuple.
 #[derive(Clone, Debug)]
 pub struct Claim {
     pub(super) ticket: Ticket,
+    pub(super) relayed: RelayedAddress,
     pub(super) from: FiveTuple,
     pub(super) username: Box<str>,
     pub(super) transaction_id: TransactionId,
@@ -182,7 +194,7 @@ impl Claim {
     /// The allocation's relayed address.
     #[must_use]
     pub fn relayed(&self) -> RelayedAddress {
-        self.ticket.relayed
+        self.relayed
     }
 
     /// RFC 8016 §3.2.2, except that whose the allocation is comes before where it is.
@@ -195,7 +207,7 @@ impl Claim {
             return Err(Refused::OtherUser);
         }
         let latest = mobility.next.unwrap_or(allocation.client);
-        let previous = self.ticket.generation.wrapping_add(1) == mobility.generation;
+        let previous = after(self.ticket.generation) == mobility.generation;
         let repeats = mobility.resumed.is_some_and(|(id, at)| {
             id == self.transaction_id
                 && now.saturating_duration_since(at) < RETRANSMITTED_FOR
@@ -235,7 +247,7 @@ impl PendingResume {
     /// Which allocation that is.
     #[must_use]
     pub fn relayed(&self) -> RelayedAddress {
-        self.claim.ticket.relayed
+        self.claim.relayed
     }
 }
 
@@ -256,29 +268,32 @@ impl Moved {
 mod tests {
     use super::*;
 
-    fn ticket(address: &str) -> Ticket {
-        let relayed = RelayedAddress(address.parse().unwrap());
-        Ticket { relayed, serial: 0x0123_4567_89AB_CDEF, generation: 7 }
-    }
+    const TICKET: Ticket =
+        Ticket { family: AddressFamily::Ipv4, port: 50_000, serial: 0x0123_4567, generation: 7 };
 
     #[test]
     fn a_sealed_ticket_opens_and_tells_nothing() {
         let sealer = Sealer::new(&Key([7; 32]));
-        for address in ["203.0.113.5:50000", "[2606:4700::5]:50001", "[::ffff:1.2.3.4]:5"] {
-            let ticket = ticket(address);
-            let sealed = sealer.seal(ticket, [1; NONCE_LEN]);
-            assert_eq!(sealer.open(&sealed), Some(ticket));
-            assert!(sealed.len() < 100, "{} bytes", sealed.len());
-            let inside = ticket.serial.to_be_bytes();
-            assert!(!sealed.windows(4).any(|four| four == &inside[..4]));
-            assert_ne!(sealer.seal(ticket, [2; NONCE_LEN])[NONCE_LEN..], sealed[NONCE_LEN..]);
+        let mut seen = Vec::new();
+        for ticket in [
+            TICKET,
+            Ticket { family: AddressFamily::Ipv6, ..TICKET },
+            Ticket { port: 50_001, ..TICKET },
+            Ticket { serial: u32::MAX, generation: GENERATIONS - 1, ..TICKET },
+            Ticket { generation: after(GENERATIONS - 1), ..TICKET },
+        ] {
+            let sealed = sealer.seal(ticket);
+            assert_eq!(sealer.open(sealed.as_bytes()), Some(ticket));
+            assert_eq!((sealed.len(), sealed.is_ascii()), (32, true), "for coturn's client");
+            assert!(!seen.iter().any(|other: &String| other[..4] == sealed[..4]));
+            seen.push(sealed);
         }
     }
 
     #[test]
     fn every_flipped_bit_and_every_other_length_and_key_is_refused() {
         let sealer = Sealer::new(&Key([7; 32]));
-        let sealed = sealer.seal(ticket("203.0.113.5:50000"), [1; NONCE_LEN]);
+        let sealed = sealer.seal(TICKET).into_bytes();
         for bit in 0..sealed.len() * 8 {
             let mut flipped = sealed.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -287,7 +302,7 @@ mod tests {
         for length in 0..sealed.len() {
             assert_eq!(sealer.open(&sealed[..length]), None, "{length} bytes");
         }
-        assert_eq!(sealer.open(&[&sealed[..], &[0]].concat()), None);
+        assert_eq!(sealer.open(&[&sealed[..], b"A"].concat()), None);
         assert_eq!(Sealer::new(&Key([8; 32])).open(&sealed), None, "another process");
     }
 }

@@ -290,8 +290,9 @@ fn refresh_with_a_ticket_of_the_other_family_is_443_and_of_no_lifetime_deletes()
     assert_eq!(old.permit(&mut world, &[PEER]), 437);
 }
 
-fn over(transport: Transport, client: Client) -> Client {
-    Client { five: FiveTuple { transport, ..client.five }, ..client }
+fn over(transport: Transport, mut client: Client) -> Client {
+    client.five = FiveTuple { transport, ..client.five };
+    client
 }
 
 #[test]

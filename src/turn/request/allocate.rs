@@ -248,7 +248,7 @@ impl Server {
         );
         allocation.meter = meter;
         if is_mobile {
-            let serial = u64::from_be_bytes(self.random());
+            let serial = u32::from_be_bytes(self.random());
             allocation.mobility = Some(Box::new(Mobility::new(serial)));
         }
         let id = self.allocations.insert(allocation);
@@ -272,12 +272,13 @@ impl Server {
         let lifetime = Lifetime(left.as_millis().div_ceil(1000) as u32);
         let client: SocketAddr = answer.from.client;
         let ticket = self.ticket(id);
+        let ticket = ticket.as_ref().map(|ticket| MobilityTicket(ticket.as_bytes()));
         self.succeed(answer, reply, |builder| {
             builder
                 .put(&XorRelayedAddress(relayed))
                 .put(&lifetime)
                 .put(&XorMappedAddress(client))
-                .put_some(ticket.as_deref().map(MobilityTicket).as_ref())
+                .put_some(ticket.as_ref())
         });
     }
 }

@@ -4,9 +4,11 @@
 //! reached where it was until it sends data from where it is. Where that is another shard, that
 //! one keeps a stub, and passes on what comes from there.
 
+use std::net::SocketAddr;
+
 use super::{Reject, Request};
+use crate::stun::Code;
 use crate::stun::attribute::{Lifetime, MobilityTicket, RequestedAddressFamily};
-use crate::stun::{AddressFamily, Code};
 use crate::turn::Now;
 use crate::turn::allocation::{AllocationId, FiveTuple, RelayedAddress};
 use crate::turn::event::{CloseReason, Event};
@@ -26,18 +28,19 @@ impl Server {
         let sealer = self.sealer.as_ref().ok_or(Code::MobilityForbidden)?;
         let ticket = sealer.open(ticket).ok_or(Code::BadRequest)?;
         let family = request.message.read::<RequestedAddressFamily>()?;
-        let RelayedAddress(relayed) = ticket.relayed;
-        if family.is_some_and(|family| family.0 != AddressFamily::of(relayed.ip())) {
+        if family.is_some_and(|RequestedAddressFamily(family)| family != ticket.family) {
             return Err(Reject::Code(Code::PeerAddressFamilyMismatch));
         }
         let lifetime = request.message.read::<Lifetime>()?;
+        let relay = self.policy.relay_address(ticket.family).ok_or(Code::AllocationMismatch)?;
         let claim = Claim {
             ticket,
+            relayed: RelayedAddress(SocketAddr::new(relay, ticket.port)),
             from: request.from,
             username: request.user.name.clone(),
             transaction_id: request.message.transaction_id(),
         };
-        let Some(id) = self.allocations.id_of_relayed(ticket.relayed) else {
+        let Some(id) = self.allocations.id_of_relayed(claim.relayed) else {
             self.check_vacant(&claim.from)?;
             let answer = answer.clone();
             return Ok(Verdict::Resume(PendingResume { claim, answer, lifetime }));
@@ -65,7 +68,7 @@ impl Server {
     /// its client was belongs there from now on.
     pub fn release(&mut self, claim: &Claim, now: Now) -> Result<(AllocationId, Moved), Refused> {
         self.handle_timeout(now);
-        let id = self.allocations.id_of_relayed(claim.ticket.relayed).ok_or(Refused::Gone)?;
+        let id = self.allocations.id_of_relayed(claim.relayed).ok_or(Refused::Gone)?;
         let allocation = self.allocations.get(id).ok_or(Refused::Gone)?;
         if claim.check(allocation, now.instant)? == Claimed::Again {
             return Err(Refused::Useless);
@@ -154,17 +157,15 @@ impl Server {
         let left = self.allocations.get(id).map(|own| own.time_to_expiry(answer.now.instant));
         let lifetime = Lifetime(left.unwrap_or_default().as_millis().div_ceil(1000) as u32);
         let ticket = self.ticket(id);
-        self.succeed(answer, reply, |builder| {
-            builder.put(&lifetime).put_some(ticket.as_deref().map(MobilityTicket).as_ref())
-        });
+        let ticket = ticket.as_ref().map(|ticket| MobilityTicket(ticket.as_bytes()));
+        self.succeed(answer, reply, |builder| builder.put(&lifetime).put_some(ticket.as_ref()));
     }
 
-    /// The ticket of a mobile allocation, sealed anew each time.
-    pub(in crate::turn) fn ticket(&mut self, id: AllocationId) -> Option<Vec<u8>> {
-        let nonce = self.random();
+    /// The ticket of a mobile allocation.
+    pub(in crate::turn) fn ticket(&self, id: AllocationId) -> Option<String> {
         let allocation = self.allocations.get(id)?;
         let ticket = allocation.mobility.as_ref()?.ticket(allocation.relayed);
-        Some(self.sealer.as_ref()?.seal(ticket, nonce))
+        Some(self.sealer.as_ref()?.seal(ticket))
     }
 
     /// The client has sent data from where it was expected: where it was it is reached no more.
