@@ -58,20 +58,7 @@ pub(super) fn config(
     let mobility = file.mobility.enabled.then(|| turn::mobility::Key(rand::random()));
     let software =
         file.stun.software.then(|| concat!("hairpin ", env!("CARGO_PKG_VERSION")).to_owned());
-    let mut net = net::Config {
-        listen,
-        threads: file.threads.0 as usize,
-        relay_ports: file.relay.ports.0.clone(),
-        relay_addresses: file.relay.addresses.iter().map(|host| host.0).collect(),
-        external: net::external::Config::default(),
-        allocations_per_user: file.limits.allocations_per_user.0 as usize,
-        allocations: file.limits.allocations.0 as usize,
-        user_bandwidth: file.limits.user_bandwidth.0,
-        unauthenticated_idle: file.limits.unauthenticated_idle.0,
-        tls,
-        proxies: file.proxy.sources.iter().map(|network| network.0).collect(),
-    };
-    net.external = external::config(&file.relay, &net)?;
+    let net = net(&file, listen, tls)?;
     let limits = turn::limits::Config {
         permissions_per_allocation: file.limits.permissions_per_allocation.0 as usize,
         channels_per_allocation: file.limits.channels_per_allocation.0 as usize,
@@ -100,6 +87,28 @@ pub(super) fn config(
         },
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
+}
+
+fn net(
+    file: &File,
+    listen: Vec<SocketAddr>,
+    tls: Option<net::tls::Config>,
+) -> Result<net::Config, Fault> {
+    let mut net = net::Config {
+        listen,
+        threads: file.threads.0 as usize,
+        relay_ports: file.relay.ports.0.clone(),
+        relay_addresses: file.relay.addresses.iter().map(|host| host.0).collect(),
+        external: net::external::Config::default(),
+        allocations_per_user: file.limits.allocations_per_user.0 as usize,
+        allocations: file.limits.allocations.0 as usize,
+        user_bandwidth: file.limits.user_bandwidth.0,
+        unauthenticated_idle: file.limits.unauthenticated_idle.0,
+        tls,
+        proxies: file.proxy.sources.iter().map(|network| network.0).collect(),
+    };
+    net.external = external::config(&file.relay, &net)?;
+    Ok(net)
 }
 
 fn addresses(listen: &[Listen]) -> Vec<SocketAddr> {

@@ -180,11 +180,11 @@ fn unknown_keys_and_bad_syntax_are_refused_with_file_and_line() {
         ),
         (
             "[dtls]\ncert = \"x\"",
-            "c.toml:1: dtls: unknown key; known here: realm, listen, threads, tls, relay, auth, peers, limits, stun, mobility, http, log",
+            "c.toml:1: dtls: unknown key; known here: realm, listen, threads, tls, proxy, relay, auth, peers, limits, stun, mobility, http, log",
         ),
         (
             "\"a\\nb\" = 1",
-            "c.toml:1: \"a\\nb\": unknown key; known here: realm, listen, threads, tls, relay, auth, peers, limits, stun, mobility, http, log",
+            "c.toml:1: \"a\\nb\": unknown key; known here: realm, listen, threads, tls, proxy, relay, auth, peers, limits, stun, mobility, http, log",
         ),
         ("realm = \"a\"\nrealm = \"b\"", "c.toml:2: duplicate key"),
         ("stun = 1", "c.toml:1: stun: must be a table"),

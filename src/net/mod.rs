@@ -152,21 +152,9 @@ impl Net {
         endpoints: Vec<SocketAddr>,
         http: Option<mpsc::Sender<Handover>>,
     ) -> Result<Self, BindError> {
-        for &address in &config.listen {
-            let failed = |transport| move |error| BindError::Listen { address, transport, error };
-            sys::probe(address).map_err(failed("udp"))?;
-            stream::probe(address).map_err(failed("tcp"))?;
-        }
         let relay_addresses = config.relays_from();
-        for &address in &relay_addresses {
-            probe_relay(address, config.relay_ports.clone())
-                .map_err(|error| BindError::Relay { address, error })?;
-        }
         let tls = config.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
-        for &address in tls {
-            let failed = |error| BindError::Listen { address, transport: "tls", error };
-            stream::probe(address).map_err(failed)?;
-        }
+        probe_all(config, &relay_addresses, tls)?;
         let certificates =
             config.tls.as_ref().map(|tls| Arc::new(Certificates::new(tls.pairs.clone())));
         let pools: Arc<[_]> = relay_addresses
@@ -305,6 +293,24 @@ fn seed() -> [u8; 32] {
     let mut seed = [0; 32];
     rand::rng().fill_bytes(&mut seed);
     seed
+}
+
+/// Tells whether all addresses are free and this machine's.
+fn probe_all(config: &Config, relays: &[IpAddr], tls: &[SocketAddr]) -> Result<(), BindError> {
+    for &address in &config.listen {
+        let failed = |transport| move |error| BindError::Listen { address, transport, error };
+        sys::probe(address).map_err(failed("udp"))?;
+        stream::probe(address).map_err(failed("tcp"))?;
+    }
+    for &address in relays {
+        probe_relay(address, config.relay_ports.clone())
+            .map_err(|error| BindError::Relay { address, error })?;
+    }
+    for &address in tls {
+        let failed = |error| BindError::Listen { address, transport: "tls", error };
+        stream::probe(address).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Tells whether relay sockets can be had: binds the first port that is free, and lets go at once.

@@ -112,7 +112,7 @@ pub(crate) fn is_signed(reply: &Parsed, request: &Request, sha256: bool) -> bool
 fn kind(operation: &Operation) -> u16 {
     match operation {
         Operation::Allocate { .. } => wire::ALLOCATE,
-        Operation::Refresh { .. } => wire::REFRESH,
+        Operation::Refresh { .. } | Operation::Resume { .. } => wire::REFRESH,
         Operation::Permit { .. } => wire::CREATE_PERMISSION,
         Operation::Bind { .. } => wire::CHANNEL_BIND,
     }
@@ -121,13 +121,19 @@ fn kind(operation: &Operation) -> u16 {
 fn attributes(operation: &Operation) -> Vec<Attr> {
     let lifetime = |seconds: &Option<u32>| seconds.map(wire::lifetime);
     match operation {
-        Operation::Allocate { lifetime: seconds, v6 } => {
+        Operation::Allocate { lifetime: seconds, v6, mobile } => {
             let mut attributes = vec![wire::transport(17)];
             attributes.extend(v6.then(|| wire::family(2)));
+            attributes.extend(mobile.then(|| wire::raw(attr::TICKET, &[])));
             attributes.extend(lifetime(seconds));
             attributes
         }
         Operation::Refresh { lifetime: seconds } => lifetime(seconds).into_iter().collect(),
+        Operation::Resume { lifetime: seconds, ticket } => {
+            let mut attributes = vec![wire::raw(attr::TICKET, &ticket.bytes)];
+            attributes.extend(lifetime(seconds));
+            attributes
+        }
         Operation::Permit { peers } => {
             peers.iter().map(|&peer| Attr::Xor(attr::XPA, peer)).collect()
         }

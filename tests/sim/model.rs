@@ -41,14 +41,32 @@ pub(crate) struct Request {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    Allocate { lifetime: Option<u32>, v6: bool },
+    Allocate { lifetime: Option<u32>, v6: bool, mobile: bool },
     Refresh { lifetime: Option<u32> },
+    Resume { lifetime: Option<u32>, ticket: Ticket },
     Permit { peers: Vec<SocketAddr> },
     Bind { number: u16, peer: SocketAddr },
 }
 
+/// A ticket, and what it means.
+#[derive(Clone, Debug)]
+pub(crate) struct Ticket {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) serial: u64,
+    pub(crate) generation: u32,
+}
+
+/// For so long a Refresh that has moved an allocation is answered again.
+const RETRANSMITTED_MS: u64 = 40_000;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Allocation {
+    pub(crate) serial: u64,
+    pub(crate) generation: u32,
+    /// Where the client is expected.
+    pub(crate) next: Option<SocketAddr>,
+    /// The Refresh that moved it last, and when.
+    resumed: Option<(Txid, u64)>,
     pub(crate) client: SocketAddr,
     pub(crate) relay: SocketAddr,
     pub(crate) user: &'static str,
@@ -59,6 +77,26 @@ pub(crate) struct Allocation {
 }
 
 impl Allocation {
+    fn is_at(&self, client: SocketAddr) -> bool {
+        self.client == client || self.next == Some(client)
+    }
+
+    /// The code, or none where it moves.
+    fn claimed(&self, request: &Request, ticket: &Ticket, ms: u64) -> Option<u16> {
+        if self.user != request.user {
+            return Some(441);
+        }
+        let again = self.resumed.is_some_and(|(id, at)| {
+            id == request.id
+                && ms - at < RETRANSMITTED_MS
+                && ticket.generation + 1 == self.generation
+        });
+        if again && self.next.unwrap_or(self.client) == request.from {
+            return Some(0);
+        }
+        (ticket.generation != self.generation || self.is_at(request.from)).then_some(400)
+    }
+
     pub(crate) fn permits(&self, ip: IpAddr, ms: u64) -> bool {
         self.permissions.iter().any(|&(other, expires)| other == ip && expires > ms)
     }
@@ -91,6 +129,8 @@ pub(crate) struct Model {
     /// Longer or shorter than a permission's lifetime, so that each ends first in some run.
     pub(crate) channel_ms: u64,
     pub(crate) allocations: Vec<Allocation>,
+    /// Allocations ever made.
+    pub(crate) serials: u64,
 }
 
 impl Model {
@@ -100,7 +140,7 @@ impl Model {
     }
 
     pub(crate) fn of_client(&mut self, client: SocketAddr) -> Option<&mut Allocation> {
-        self.allocations.iter_mut().find(|allocation| allocation.client == client)
+        self.allocations.iter_mut().find(|allocation| allocation.is_at(client))
     }
 
     pub(crate) fn of_relay(&self, relay: SocketAddr) -> Option<&Allocation> {
@@ -125,6 +165,9 @@ impl Model {
             return Some(420);
         }
         let channel_ms = self.channel_ms;
+        if let Operation::Resume { lifetime, ticket } = &request.operation {
+            return Some(self.resume(request, *lifetime, ticket, clock.ms));
+        }
         let allocation = self.of_client(request.from);
         if let Operation::Allocate { .. } = request.operation {
             return allocation.map(|allocation| repeated(allocation, request));
@@ -134,9 +177,9 @@ impl Model {
             return Some(441);
         }
         Some(match &request.operation {
-            Operation::Allocate { .. } => unreachable!("returned above"),
+            Operation::Allocate { .. } | Operation::Resume { .. } => unreachable!("returned above"),
             Operation::Refresh { lifetime: Some(0) } => {
-                self.allocations.retain(|other| other.client != request.from);
+                self.allocations.retain(|other| !other.is_at(request.from));
                 0
             }
             Operation::Refresh { lifetime } => {
@@ -161,14 +204,19 @@ impl Model {
         if let Some(allocation) = self.of_client(request.from) {
             return repeated(allocation, request);
         }
-        let Operation::Allocate { lifetime, v6 } = request.operation else { unreachable!() };
+        let Operation::Allocate { lifetime, v6, .. } = request.operation else { unreachable!() };
         let relay = match port {
             Ok(relay) => relay,
             Err(code) => return code,
         };
         assert_eq!(relay.is_ipv6(), v6, "the family that was asked for");
         assert!(self.of_relay(relay).is_none(), "one port, one allocation");
+        self.serials += 1;
         self.allocations.push(Allocation {
+            serial: self.serials,
+            generation: 0,
+            next: None,
+            resumed: None,
             client: request.from,
             relay,
             user: request.user,
@@ -178,6 +226,40 @@ impl Model {
             channels: Vec::new(),
         });
         0
+    }
+
+    fn resume(
+        &mut self,
+        request: &Request,
+        lifetime: Option<u32>,
+        ticket: &Ticket,
+        ms: u64,
+    ) -> u16 {
+        let busy = self.of_client(request.from).is_some();
+        let found = self.allocations.iter_mut().find(|own| own.serial == ticket.serial);
+        let Some(allocation) = found else { return 437 };
+        if let Some(code) = allocation.claimed(request, ticket, ms) {
+            return code;
+        }
+        if busy {
+            return 437;
+        }
+        if lifetime == Some(0) {
+            self.allocations.retain(|own| own.serial != ticket.serial);
+            return 0;
+        }
+        allocation.expires = ms + granted(lifetime) * 1000;
+        allocation.generation += 1;
+        allocation.resumed = Some((request.id, ms));
+        allocation.next = Some(request.from);
+        0
+    }
+
+    /// Data has come from where the client is.
+    pub(crate) fn switch(&mut self, relay: SocketAddr, client: SocketAddr) {
+        let own = self.allocations.iter_mut().find(|own| own.relay == relay).expect("live");
+        assert_eq!(own.next.take(), Some(client), "moves: where the client was expected");
+        own.client = client;
     }
 
     /// Where ChannelData goes.

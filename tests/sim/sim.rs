@@ -17,7 +17,7 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use crate::client::{Client, Intent};
 use crate::driver::Driver;
-use crate::model::{Clock, Model, Operation, Request};
+use crate::model::{Clock, Model, Operation, Request, Ticket};
 use crate::wire::{self, Parsed, Txid, attr};
 use scenario::{CLIENTS, PEERS, config, five_tuple, host};
 
@@ -56,9 +56,13 @@ pub(crate) struct Sim {
     network: Vec<Packet>,
     slow: Vec<Slow>,
     dead: Vec<AllocationId>,
+    /// Moves that were completed.
+    switches: u64,
     /// The bindings as the events tell them: number, peer, expiry for each allocation.
     mirror: BTreeMap<AllocationId, Vec<(u16, SocketAddr, Instant)>>,
     answers: BTreeMap<(usize, Txid), (u32, u32)>,
+    /// Every ticket that was given, and to whom.
+    tickets: Vec<(Ticket, (&'static str, &'static str))>,
     start: Instant,
     clock: Clock,
     /// Of everything that was sent, to compare runs.
@@ -90,14 +94,16 @@ impl Sim {
             seed,
             step: 0,
             server: Server::new(config(channel_ms), host(), hash_seed),
-            model: Model { allocations: Vec::new(), channel_ms },
+            model: Model { allocations: Vec::new(), serials: 0, channel_ms },
             driver: Driver::new(),
             clients,
             network: Vec::new(),
             slow: Vec::new(),
             dead: Vec::new(),
+            switches: 0,
             mirror: BTreeMap::new(),
             answers: BTreeMap::new(),
+            tickets: Vec::new(),
             start,
             clock: Clock { ms: 0, unix: EPOCH_SECS },
             digest: 0,
@@ -341,8 +347,10 @@ impl Sim {
                     channels.retain(|&(other, ..)| other != number.number());
                     channels.push((number.number(), peer.address(), expires));
                 }
-                Event::Resumed { id, .. } | Event::Switched { id, .. } => {
-                    assert!(self.mirror.contains_key(&id));
+                Event::Resumed { id, .. } => assert!(self.mirror.contains_key(&id)),
+                Event::Switched { id, client } => {
+                    self.model.switch(self.driver.port_of(id), client.client);
+                    self.switches += 1;
                 }
                 Event::Left { .. } | Event::Arrived { .. } => panic!("there is no other shard"),
                 Event::Closed { id, relayed, .. } => {

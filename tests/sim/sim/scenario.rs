@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hairpin::turn::{ChannelRange, FiveTuple, Transport, auth, limits, policy, server};
+use hairpin::turn::{ChannelRange, FiveTuple, Transport, auth, limits, mobility, policy, server};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
@@ -64,7 +64,7 @@ pub(super) fn config(channel_ms: u64) -> server::Config {
         },
         discovery: None,
         channels: ChannelRange::default(),
-        mobility: None,
+        mobility: Some(mobility::Key([9; 32])),
         software: None,
     }
 }
