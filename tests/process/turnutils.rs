@@ -136,7 +136,8 @@ fn uclient_uses_the_channel_numbers_of_rfc5766() {
 /// before it has sent anything itself, since until then it is reached where it was (RFC 8016 §3.2.2).
 #[test]
 fn uclient_moves_and_keeps_its_allocations() {
-    if !is_installed("turnutils_peer") {
+    // The peer comes in the same package, and asked for its options it would serve.
+    if !is_installed("turnutils_uclient") {
         return;
     }
     let echo = private_port();
