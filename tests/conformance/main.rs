@@ -9,6 +9,7 @@ mod channels;
 mod discovery;
 mod dual;
 mod limits;
+mod mobility;
 mod permissions;
 mod policy;
 mod redirect;

@@ -14,6 +14,7 @@ mod external;
 mod foreign;
 mod lifetimes;
 mod limits;
+mod mobility;
 mod observability;
 mod one_port;
 mod proxy;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::task::{Context, Poll};
@@ -75,6 +75,22 @@ impl Socket {
         let segmentation = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         socket.bind(&SockAddr::from(address))?;
         let socket = UdpSocket::from_std(socket.into())?;
+        let segmentation = Cell::new(segmentation);
+        Ok(Self { socket, dont_fragment: Cell::new(false), segmentation })
+    }
+
+    /// Takes it out of this runtime.
+    pub fn detach(self) -> io::Result<net::UdpSocket> {
+        // Whoever attaches it takes that for granted.
+        self.set_dont_fragment(false)?;
+        self.socket.into_std()
+    }
+
+    /// Takes a detached one into this runtime.
+    pub fn attach(socket: net::UdpSocket) -> io::Result<Self> {
+        // The same question as in `bind`, which a kernel answers always in the same way.
+        let segmentation = set(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+        let socket = UdpSocket::from_std(socket)?;
         let segmentation = Cell::new(segmentation);
         Ok(Self { socket, dont_fragment: Cell::new(false), segmentation })
     }

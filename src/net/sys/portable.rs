@@ -4,7 +4,7 @@
 //! reply, the DF bit (the system's default stays), and the list of this host's addresses.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::task::{Context, Poll};
 
 use socket2::{SockAddr, SockRef};
@@ -50,6 +50,16 @@ impl Socket {
         socket.bind(&SockAddr::from(address))?;
         let socket = UdpSocket::from_std(socket.into())?;
         Ok(Self { socket })
+    }
+
+    /// Takes it out of this runtime.
+    pub fn detach(self) -> io::Result<net::UdpSocket> {
+        self.socket.into_std()
+    }
+
+    /// Takes a detached one into this runtime.
+    pub fn attach(socket: net::UdpSocket) -> io::Result<Self> {
+        Ok(Self { socket: UdpSocket::from_std(socket)? })
     }
 
     /// The address it is bound to.
