@@ -105,6 +105,7 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
         },
         "nat_discovery": config.turn.discovery.as_ref().map(Discovery::addresses),
         "alternate_servers": config.turn.alternates,
+        "mobility": config.turn.mobility.is_some(),
         "rfc5766_channels": config.turn.channels == ChannelRange::Rfc5766,
         "software": config.turn.software,
         "proxy_sources": net.proxies,

@@ -56,20 +56,7 @@ pub(super) fn config(
         deny: file.peers.deny.iter().map(|network| network.0).collect(),
         only_allowed: file.peers.only_allowed,
     };
-    let mut net = net::Config {
-        listen,
-        threads: file.threads.0 as usize,
-        relay_ports: file.relay.ports.0.clone(),
-        relay_addresses: file.relay.addresses.iter().map(|host| host.0).collect(),
-        external: net::external::Config::default(),
-        allocations_per_user: file.limits.allocations_per_user.0 as usize,
-        allocations: file.limits.allocations.0 as usize,
-        user_bandwidth: file.limits.user_bandwidth.0,
-        unauthenticated_idle: file.limits.unauthenticated_idle.0,
-        tls,
-        proxies: file.proxy.sources.iter().map(|network| network.0).collect(),
-    };
-    net.external = external::config(&file.relay, &net)?;
+    let net = net(&file, listen, tls)?;
     let public_host = public_host(&file.public_host)?;
     let auth = auth(file.realm.clone(), file.auth.clone(), reader, environment_secret)?;
     let host = public_host.clone().or_else(|| PublicHost::listened_on(&net.listen));
@@ -85,12 +72,35 @@ pub(super) fn config(
             dont_fragment: net::SETS_DONT_FRAGMENT,
             software: file.stun.software.then(|| SOFTWARE.to_owned()),
             tcp_relay: file.relay.tcp,
+            mobility: file.mobility.enabled.then(|| turn::mobility::Key(rand::random())),
         },
         net,
         public_host: public_host.map(|host| host.to_string()),
         http: http(&file.http, signaling),
         log: logging::Config { level: file.log.level, format: file.log.format },
     })
+}
+
+fn net(
+    file: &File,
+    listen: Vec<SocketAddr>,
+    tls: Option<net::tls::Config>,
+) -> Result<net::Config, Fault> {
+    let mut net = net::Config {
+        listen,
+        threads: file.threads.0 as usize,
+        relay_ports: file.relay.ports.0.clone(),
+        relay_addresses: file.relay.addresses.iter().map(|host| host.0).collect(),
+        external: net::external::Config::default(),
+        allocations_per_user: file.limits.allocations_per_user.0 as usize,
+        allocations: file.limits.allocations.0 as usize,
+        user_bandwidth: file.limits.user_bandwidth.0,
+        unauthenticated_idle: file.limits.unauthenticated_idle.0,
+        tls,
+        proxies: file.proxy.sources.iter().map(|network| network.0).collect(),
+    };
+    net.external = external::config(&file.relay, &net)?;
+    Ok(net)
 }
 
 fn channels(stun: &Stun) -> turn::ChannelRange {

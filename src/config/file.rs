@@ -29,6 +29,7 @@ pub(super) struct File {
     pub(super) limits: Limits,
     pub(super) turn: Turn,
     pub(super) stun: Stun,
+    pub(super) mobility: Mobility,
     pub(super) http: Http,
     pub(super) signaling: Signaling,
     pub(super) log: Log,
@@ -106,6 +107,12 @@ pub(super) struct Turn {
 
 #[derive(Clone, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
+pub(super) struct Mobility {
+    pub(super) enabled: bool,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Stun {
     pub(super) nat_discovery: bool,
     /// Empty: none.
@@ -172,6 +179,7 @@ impl Default for File {
             limits: Limits::default(),
             turn: Turn::default(),
             stun: Stun::default(),
+            mobility: Mobility::default(),
             http: Http::default(),
             signaling: Signaling::default(),
             log: Log::default(),

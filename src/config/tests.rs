@@ -188,7 +188,7 @@ fn unknown_keys_and_bad_syntax_are_refused_with_file_and_line() {
     for (text, expected) in [
         (
             "\nrelm = \"x\"",
-            "c.toml:2: relm: unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, signaling, log",
+            "c.toml:2: relm: unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, mobility, http, signaling, log",
         ),
         (
             "[http]\nlisten = []\npage = true",
@@ -196,11 +196,11 @@ fn unknown_keys_and_bad_syntax_are_refused_with_file_and_line() {
         ),
         (
             "[dtls]\ncert = \"x\"",
-            "c.toml:1: dtls: unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, signaling, log",
+            "c.toml:1: dtls: unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, mobility, http, signaling, log",
         ),
         (
             "\"a\\nb\" = 1",
-            "c.toml:1: \"a\\nb\": unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, http, signaling, log",
+            "c.toml:1: \"a\\nb\": unknown key; known here: realm, listen, public_host, threads, tls, proxy, relay, auth, peers, limits, turn, stun, mobility, http, signaling, log",
         ),
         ("realm = \"a\"\nrealm = \"b\"", "c.toml:2: duplicate key"),
         ("stun = 1", "c.toml:1: stun: must be a table"),

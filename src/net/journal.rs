@@ -26,6 +26,18 @@ pub(super) fn record(event: &Event, relayed: impl Fn(AllocationId) -> Option<Soc
         Event::Connected { id, peer } => {
             debug!(relayed = relayed(*id).map(tracing::field::display), %peer, "peer connected");
         }
+        Event::Resumed { client, relayed, .. } => {
+            info!(client = %client.client, transport = client.transport.label(),
+                relayed = %relayed.0, "allocation resumed");
+        }
+        Event::Switched { id, client } => {
+            debug!(relayed = relayed(*id).map(tracing::field::display),
+                client = %client.client, "client moved");
+        }
+        Event::Left { relayed, .. } => debug!(relayed = %relayed.0, "allocation left the shard"),
+        Event::Arrived { client, relayed, .. } => {
+            debug!(relayed = %relayed.0, client = %client.client, "allocation came to the shard");
+        }
         Event::Closed { client, relayed, username, reason, lived, to_peer, to_client, .. } => {
             info!(user = %escaped(username), client = %client.client,
                 transport = client.transport.label(), relayed = %relayed.0,

@@ -10,6 +10,7 @@ mod dtls;
 pub mod egress;
 pub mod external;
 mod journal;
+mod moves;
 pub mod ports;
 mod post;
 pub mod quota;
@@ -197,7 +198,9 @@ impl Net {
         let listening = Listening { all: config.listen.clone(), tls: tls.to_vec() };
         let mut net =
             Self { shards: Vec::new(), listening, speaks_dtls, certificates, connections, pools };
-        for (post, inbox) in post::open(shard_count(config.threads)) {
+        let count = shard_count(config.threads);
+        let (errands, errand_inboxes) = moves::open(count);
+        for ((post, inbox), errand_inbox) in post::open(count).into_iter().zip(errand_inboxes) {
             let (handle, listening) = thread::start(Start {
                 listening: net.listening.clone(),
                 core: core.clone(),
@@ -208,6 +211,8 @@ impl Net {
                 dtls: dtls.clone(),
                 post,
                 inbox,
+                errands: errands.clone(),
+                errand_inbox,
             })?;
             net.shards.push(handle);
             net.listening = listening;

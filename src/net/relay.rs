@@ -1,7 +1,7 @@
 //! Relay sockets: one for each allocation, on a port of the pool.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,6 +25,32 @@ pub(super) struct RelaySocket {
     /// What peers see; behind 1:1 NAT not what the socket is bound to.
     pub(super) address: SocketAddr,
     _port: PortLease,
+}
+
+/// A relay socket between two shards.
+#[derive(Debug)]
+pub(super) struct Detached {
+    socket: UdpSocket,
+    address: SocketAddr,
+    port: PortLease,
+}
+
+impl RelaySocket {
+    /// Takes it out of this shard's runtime, for another one's; what arrives meanwhile waits in it.
+    pub(super) fn detach(self, to: usize) -> io::Result<Detached> {
+        let Self { socket, address, _port: port } = self;
+        let socket = socket.detach()?;
+        port.hold(to);
+        Ok(Detached { socket, address, port })
+    }
+}
+
+impl Detached {
+    /// Into this shard's runtime.
+    pub(super) fn attach(self) -> io::Result<RelaySocket> {
+        let Self { socket, address, port } = self;
+        Ok(RelaySocket { socket: Socket::attach(socket)?, address, _port: port })
+    }
 }
 
 /// The shard that relays from `address`, if it is one of our relayed addresses.

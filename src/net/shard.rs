@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use super::moves::Errands;
 use super::post::{Parcel, Post};
 use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, Opening, split_frames};
 use super::sys::{ICMP_ERRORS_MAX, IcmpError, RecvBatch};
@@ -37,13 +38,14 @@ impl Shard {
         dtls: Option<dtls::Settings>,
         shared: Shared,
         post: Post,
+        errands: Errands,
     ) -> Rc<RefCell<Self>> {
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
                 batch: RecvBatch::new(),
                 icmp: Vec::with_capacity(ICMP_ERRORS_MAX),
                 stream_buffer: vec![0; STREAM_BUFFER].into(),
-                work: Work::new(server, listeners, dtls, shared, post, me.clone()),
+                work: Work::new(server, listeners, dtls, shared, post, errands, me.clone()),
             })
         })
     }
@@ -97,10 +99,10 @@ impl Shard {
         self.work.connections.insert(connection)
     }
 
-    /// Forgets a connection, and ends its allocation.
+    /// Forgets a connection, and ends its allocation unless that is mobile.
     pub(super) fn disconnected(&mut self, id: ConnectionId) {
         let Some(connection) = self.work.connections.remove(id) else { return };
-        self.work.server.client_gone(connection.five_tuple(), clock::now());
+        self.work.client_gone(connection.five_tuple(), clock::now());
         self.work.handle_events(&[]);
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::error;
 
+use super::moves::{self, ErrandInbox, Errands};
 use super::post::{Inbox, Post};
 use super::shard::Shard;
 use super::stream::Speaks;
@@ -50,6 +51,8 @@ pub(super) struct Start {
     pub(super) dtls: Option<dtls::Settings>,
     pub(super) post: Post,
     pub(super) inbox: Inbox,
+    pub(super) errands: Errands,
+    pub(super) errand_inbox: ErrandInbox,
 }
 
 enum Command {
@@ -141,11 +144,13 @@ fn run(
                 }
             };
         let Start { core, mut host, seed, shared, streams, dtls, post, inbox: mail, .. } = start;
+        let Start { errands, errand_inbox, .. } = start;
         host.endpoints.extend(listening.all.iter().chain(&listening.tls));
         let server = Server::new(core, host, seed);
         let count = listeners.len();
-        let shard = Shard::new(server, listeners, dtls, shared, post);
+        let shard = Shard::new(server, listeners, dtls, shared, post, errands);
         tokio::task::spawn_local(udp::pump_post(Rc::clone(&shard), mail));
+        tokio::task::spawn_local(moves::pump_errands(Rc::clone(&shard), errand_inbox));
         let _ = bound.send(Ok(listening));
         let Some(Command::Serve) = inbox.recv().await else { return };
         for index in 0..count {

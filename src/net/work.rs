@@ -1,5 +1,6 @@
 //! What a shard does about each verdict: binds, relays, replies, and sends what has come together.
 
+mod clients;
 mod dtls;
 
 use std::cell::RefCell;
@@ -18,18 +19,19 @@ use super::dtls::{SessionId, Sessions, Settings};
 use super::egress::{Egress, Route};
 use super::external::Externals;
 use super::journal;
+use super::moves::{Errands, Moving};
 use super::ports::{PortPool, Reservation};
 use super::post::Post;
 use super::quota::{QuotaLease, Quotas};
 use super::relay::{self, Failure, Obtained, RelaySocket};
 use super::shard::Shard;
-use super::stream::{Connection, ConnectionId, Importance};
+use super::stream::{Connection, ConnectionId};
 use super::sys::{Datagram, IcmpError, Socket};
 use super::tcp_relay::{Rendezvous, TcpLegs, Waiting};
 use super::udp::{self, Listener};
 use crate::stun::attribute::Icmp;
 use crate::turn::{
-    Allocated, AllocationId, DropReason, Event, FiveTuple, Header, Now, PeerAddress, PeerTransport,
+    Allocated, AllocationId, DropReason, Event, FiveTuple, Now, PeerAddress, PeerTransport,
     PendingAllocation, RelayedAddress, Server, Transport, Verdict,
 };
 
@@ -62,6 +64,8 @@ pub(super) enum ClientPath {
     Stream(ConnectionId),
     /// In its DTLS session.
     Dtls(SessionId),
+    /// Over its connection, which this other shard has.
+    Elsewhere(usize, ConnectionId),
 }
 
 /// The way of a datagram to a peer.
@@ -73,16 +77,21 @@ struct Leaving {
 
 /// What an allocation holds outside of the core. Dropping it closes the socket and gives back
 /// port and quota.
-struct Leg {
-    relay: RelaySocket,
-    client: ClientPath,
-    pump: AbortHandle,
-    _quota: QuotaLease,
+pub(super) struct Leg {
+    pub(super) relay: RelaySocket,
+    pub(super) client: ClientPath,
+    pub(super) pump: Pump,
+    pub(super) quota: QuotaLease,
+    /// There while the client moves.
+    pub(super) moving: Option<Box<Moving>>,
 }
 
-impl Drop for Leg {
+/// The task that reads a relay socket; ends when dropped.
+pub(super) struct Pump(pub(super) AbortHandle);
+
+impl Drop for Pump {
     fn drop(&mut self) {
-        self.pump.abort();
+        self.0.abort();
     }
 }
 
@@ -93,7 +102,7 @@ type Outbox = Egress<SocketKey>;
 pub(super) struct Work {
     pub(super) server: Server,
     listeners: Vec<Listener>,
-    legs: SecondaryMap<AllocationId, Leg>,
+    pub(super) legs: SecondaryMap<AllocationId, Leg>,
     pub(super) tcp_legs: TcpLegs,
     pub(super) connections: SlotMap<ConnectionId, Rc<Connection>>,
     /// Connections with something to write in this turn.
@@ -108,6 +117,9 @@ pub(super) struct Work {
     pub(super) reply: Vec<u8>,
     pub(super) shared: Shared,
     pub(super) post: Post,
+    pub(super) errands: Errands,
+    /// Allocations that another shard has been asked for.
+    pub(super) arriving: Vec<RelayedAddress>,
     pub(super) me: Weak<RefCell<Shard>>,
 }
 
@@ -119,6 +131,7 @@ impl Work {
         dtls: Option<Settings>,
         shared: Shared,
         post: Post,
+        errands: Errands,
         me: Weak<RefCell<Shard>>,
     ) -> Self {
         Self {
@@ -135,6 +148,8 @@ impl Work {
             reply: Vec::new(),
             shared,
             post,
+            errands,
+            arriving: Vec::new(),
             me,
         }
     }
@@ -198,7 +213,7 @@ impl Work {
     ) {
         self.reply.clear();
         match self.server.handle_client(from, &bytes[place.clone()], now, &mut self.reply) {
-            Verdict::Drop(_) => {}
+            Verdict::Drop(_) => self.handle_events(bytes),
             Verdict::Reply => {
                 // What a response says is over must be over when it arrives.
                 self.handle_events(bytes);
@@ -206,12 +221,21 @@ impl Work {
             }
             Verdict::ReplyFrom(origin) => self.reply_from(origin, path),
             Verdict::ToPeer { from, peer, payload, dont_fragment } => {
+                // A client that has moved may be reached where this comes from from now on.
+                self.handle_events(bytes);
                 let payload = place.start + payload.start..place.start + payload.end;
                 self.relay_to_peer(Leaving { from, peer, dont_fragment }, payload, bytes, now);
             }
             Verdict::ToClient { to, header, padding } => {
                 self.relay_to_client(to, &header, place, padding, bytes);
             }
+            Verdict::Resumed(id) => {
+                self.expect_at(id, path);
+                self.handle_events(bytes);
+                self.reply_to(path);
+            }
+            Verdict::Resume(pending) => self.resume(pending, path, now),
+            Verdict::Elsewhere(relayed) => self.pass_on(relayed, path, from, &bytes[place]),
             Verdict::Bind(pending) => {
                 // What has expired gives back its port and its place in the quota first.
                 self.handle_events(bytes);
@@ -223,28 +247,6 @@ impl Work {
                 self.connect(pending, path, now);
             }
             Verdict::BindConnection(pending) => self.bind_connection(pending, path, now),
-        }
-    }
-
-    pub(super) fn reply_to(&mut self, path: ClientPath) {
-        match path {
-            ClientPath::Datagram(route) => self.egress.push_owned(route, &self.reply),
-            ClientPath::Stream(id) => {
-                let Some(connection) = self.connections.get(id) else { return };
-                let pushed = connection.push(&self.reply, &[], 0, Importance::Control);
-                if pushed.is_err() {
-                    // It does not even read responses; its next turn finds it closed.
-                    connection.give_up();
-                }
-                if connection.becomes_due() {
-                    self.pushed.push(id);
-                }
-            }
-            ClientPath::Dtls(id) => {
-                let Some(sessions) = &mut self.dtls else { return };
-                let said = sessions.say(id, [&self.reply, &[], &[]], &mut self.egress);
-                said.unwrap_or_else(|reason| drop(self.server.drop(reason)));
-            }
         }
     }
 
@@ -316,41 +318,6 @@ impl Work {
         self.egress.push(out, &[], payload, 0);
     }
 
-    fn relay_to_client(
-        &mut self,
-        to: AllocationId,
-        header: &Header,
-        data: Range<usize>,
-        padding: usize,
-        bytes: &[u8],
-    ) {
-        let Some(leg) = self.legs.get(to) else {
-            return drop(self.server.drop(DropReason::NoAllocation));
-        };
-        match leg.client {
-            ClientPath::Datagram(route) => {
-                self.egress.push(route, header.as_bytes(), data, padding);
-            }
-            ClientPath::Stream(id) => {
-                let Some(connection) = self.connections.get(id) else {
-                    return drop(self.server.drop(DropReason::NoAllocation));
-                };
-                let header = header.as_bytes();
-                match connection.push(header, &bytes[data], padding, Importance::Data) {
-                    Ok(()) if connection.becomes_due() => self.pushed.push(id),
-                    Ok(()) => {}
-                    Err(_) => drop(self.server.drop(DropReason::StreamFull)),
-                }
-            }
-            ClientPath::Dtls(id) => {
-                let Some(sessions) = &mut self.dtls else { return };
-                let parts = [header.as_bytes(), &bytes[data], &[0; 3][..padding]];
-                let said = sessions.say(id, parts, &mut self.egress);
-                said.unwrap_or_else(|reason| drop(self.server.drop(reason)));
-            }
-        }
-    }
-
     /// Obtains what a new allocation needs; the server writes the response either way.
     fn bind(&mut self, pending: PendingAllocation, client: ClientPath, now: Now) {
         if let (PeerTransport::Tcp, ClientPath::Stream(control)) = (pending.peers(), client) {
@@ -384,8 +351,8 @@ impl Work {
         let also = other.map(|(id, (relay, quota))| (id, relay, quota));
         for (id, relay, quota) in [Some((id, relay, quota)), also].into_iter().flatten() {
             let pump = udp::pump(Rc::clone(&me), SocketKey::Relay(id));
-            let pump = tokio::task::spawn_local(pump).abort_handle();
-            self.legs.insert(id, Leg { relay, client, pump, _quota: quota });
+            let pump = Pump(tokio::task::spawn_local(pump).abort_handle());
+            self.legs.insert(id, Leg { relay, client, pump, quota, moving: None });
         }
     }
 
@@ -436,10 +403,15 @@ impl Work {
                 self.legs.get(id).map(|leg| leg.relay.address).or_else(tcp)
             };
             journal::record(&event, relayed);
-            if let Event::Closed { id, .. } = event {
-                self.flush(bytes);
-                self.legs.remove(id);
-                self.tcp_legs.remove(id);
+            match event {
+                Event::Closed { id, .. } => {
+                    self.flush(bytes);
+                    self.end_stub(id);
+                    self.legs.remove(id);
+                    self.tcp_legs.remove(id);
+                }
+                Event::Switched { id, .. } => self.switch(id),
+                _ => {}
             }
         }
     }

@@ -4,10 +4,12 @@
 //! message, [`Builder::put`](super::Builder::put) writes it. Lengths are in bytes without padding.
 
 mod discovery;
+mod mobility;
 
 use std::net::SocketAddr;
 
 pub use discovery::{ChangeRequest, OtherAddress, Padding, ResponseOrigin};
+pub use mobility::MobilityTicket;
 
 use super::address::{self, AddressFamily};
 use super::channel::{ChannelNumber, ChannelRange};
@@ -56,6 +58,7 @@ impl AttributeType {
     pub const FINGERPRINT: Self = Self(0x8028);
     pub const RESPONSE_ORIGIN: Self = Self(0x802B);
     pub const OTHER_ADDRESS: Self = Self(0x802C);
+    pub const MOBILITY_TICKET: Self = Self(0x8030);
 
     /// Whether a receiver that does not know this type must refuse the message (RFC 8489 §14).
     #[must_use]

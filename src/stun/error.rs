@@ -49,6 +49,8 @@ pub enum Code {
     Unauthenticated,
     /// 403: the peer may not be reached through this server.
     Forbidden,
+    /// 405: mobility is not to be had here (RFC 8016 §3.4).
+    MobilityForbidden,
     /// 420: a comprehension-required attribute is not understood.
     UnknownAttribute,
     /// 437: the five-tuple has no allocation, or has one already.
@@ -77,11 +79,12 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::TryAlternate,
         Self::BadRequest,
         Self::Unauthenticated,
         Self::Forbidden,
+        Self::MobilityForbidden,
         Self::UnknownAttribute,
         Self::AllocationMismatch,
         Self::StaleNonce,
@@ -104,6 +107,7 @@ impl Code {
             Self::BadRequest => 400,
             Self::Unauthenticated => 401,
             Self::Forbidden => 403,
+            Self::MobilityForbidden => 405,
             Self::UnknownAttribute => 420,
             Self::AllocationMismatch => 437,
             Self::StaleNonce => 438,

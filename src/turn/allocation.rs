@@ -11,77 +11,15 @@ use ahash::RandomState;
 use slotmap::SlotMap;
 
 use super::connections::PeerConnections;
+use super::event::Event;
 use super::limits::Meter;
+use super::mobility::Mobility;
 use super::policy::PeerAddress;
-use super::stats::{Direction, DropReason, Traffic, labelled};
+use super::stats::{Direction, DropReason, Traffic};
 use crate::stun::attribute::{AddressErrorCode, ReservationToken};
 use crate::stun::{AddressFamily, ChannelNumber, TransactionId};
 
-labelled! {
-    /// How the client reaches the server.
-    Transport {
-        /// Datagrams.
-        Udp = "udp",
-        /// A stream.
-        Tcp = "tcp",
-        /// A stream within TLS.
-        Tls = "tls",
-        /// Datagrams within DTLS (RFC 7350).
-        Dtls = "dtls",
-    }
-}
-
-impl Transport {
-    /// Whether messages follow each other without bounds: then ChannelData is padded
-    /// (RFC 8656 §12.5).
-    #[must_use]
-    pub fn is_stream(self) -> bool {
-        match self {
-            Self::Udp | Self::Dtls => false,
-            Self::Tcp | Self::Tls => true,
-        }
-    }
-
-    /// Whether a client has shown that it receives what we send, before it can send anything.
-    #[must_use]
-    pub fn proves_address(self) -> bool {
-        match self {
-            Self::Udp => false,
-            Self::Tcp | Self::Tls | Self::Dtls => true,
-        }
-    }
-
-    /// The longest message that can be sent at once.
-    #[must_use]
-    pub fn message_len_max(self) -> usize {
-        match self {
-            // What a UDP datagram holds over IPv4. Over IPv6 twenty bytes more would do.
-            Self::Udp | Self::Tcp | Self::Tls => 65_507,
-            // A message is a record (RFC 6347 §4.1.1).
-            Self::Dtls => 1 << 14,
-        }
-    }
-}
-
-/// What goes between a relayed address and its peers.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PeerTransport {
-    /// Datagrams (RFC 8656).
-    Udp,
-    /// Connections (RFC 6062).
-    Tcp,
-}
-
-/// What identifies a client to the server (RFC 8656 §2): the two ends and what is between them.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct FiveTuple {
-    /// The transport between them.
-    pub transport: Transport,
-    /// The client's side: its reflexive address.
-    pub client: SocketAddr,
-    /// Our side: the address the client sends to.
-    pub server: SocketAddr,
-}
+pub use super::five_tuple::{FiveTuple, PeerTransport, Transport};
 
 /// The transport address peers see (RFC 8656 §2).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -133,6 +71,8 @@ pub(super) struct Allocation {
     sibling: Option<AllocationId>,
     /// There where it relays over TCP.
     pub(super) connections: Option<Box<PeerConnections>>,
+    /// There where the client has asked for a ticket.
+    pub(super) mobility: Option<Box<Mobility>>,
     relayed_data: [Traffic; 2],
     expires: Instant,
     permissions: Vec<Permission>,
@@ -160,6 +100,7 @@ impl Allocation {
             missing: None,
             sibling: None,
             connections: None,
+            mobility: None,
             relayed_data: [Traffic::default(); 2],
             expires: opened + lifetime,
             permissions: Vec::new(),
@@ -319,6 +260,18 @@ impl Allocation {
         Ok(())
     }
 
+    /// The events of all permissions and channels.
+    pub(super) fn bindings(&self, id: AllocationId) -> impl Iterator<Item = Event> {
+        let permitted = self
+            .permissions
+            .iter()
+            .map(move |&Permission { ip: peer, expires }| Event::Permitted { id, peer, expires });
+        let bound = self.channels.iter().map(move |&ChannelBinding { number, peer, expires }| {
+            Event::ChannelBound { id, number, peer, expires }
+        });
+        permitted.chain(bound)
+    }
+
     /// What went this way so far.
     pub(super) fn relayed(&self, direction: Direction) -> Traffic {
         match &self.connections {
@@ -380,8 +333,11 @@ impl Allocations {
     pub(super) fn insert(&mut self, allocation: Allocation) -> AllocationId {
         let (client, relayed, expires) =
             (allocation.client, allocation.relayed, allocation.expires);
+        let is_away = allocation.is_away();
         let id = self.slots.insert(allocation);
-        self.by_client.insert(client, id);
+        if !is_away {
+            self.by_client.insert(client, id);
+        }
         self.by_relayed.insert(relayed, id);
         self.deadlines.insert((expires, id));
         id
@@ -405,7 +361,11 @@ impl Allocations {
                 sibling.sibling = None;
                 self.by_client.insert(allocation.client, other);
             }
+            None if allocation.is_away() => {}
             None => drop(self.by_client.remove(&allocation.client)),
+        }
+        if let Some(next) = allocation.next() {
+            self.by_client.remove(&next);
         }
         self.by_relayed.remove(&allocation.relayed);
         self.deadlines.remove(&(allocation.expires, id));
@@ -418,6 +378,45 @@ impl Allocations {
         self.deadlines.remove(&(allocation.expires, id));
         self.deadlines.insert((expires, id));
         allocation.expires = expires;
+    }
+
+    /// The client of a mobile allocation is found at `next` too, which has none yet.
+    pub(super) fn expect_at(&mut self, id: AllocationId, next: FiveTuple) {
+        self.expect_nowhere(id);
+        let mobility = self.slots.get_mut(id).and_then(|own| own.mobility.as_mut());
+        if let Some(mobility) = mobility {
+            mobility.next = Some(next);
+            self.by_client.insert(next, id);
+        }
+    }
+
+    /// The client of a mobile allocation is found only where it is reached.
+    pub(super) fn expect_nowhere(&mut self, id: AllocationId) {
+        let mobility = self.slots.get_mut(id).and_then(|own| own.mobility.as_mut());
+        if let Some(next) = mobility.and_then(|mobility| mobility.next.take()) {
+            self.by_client.remove(&next);
+        }
+    }
+
+    /// The client is reached where it was only expected, and found nowhere else. Returns both.
+    pub(super) fn switch(&mut self, id: AllocationId) -> Option<(FiveTuple, FiveTuple)> {
+        let allocation = self.slots.get_mut(id)?;
+        let mobility = allocation.mobility.as_mut()?;
+        let new = mobility.next.take()?;
+        let was_away = std::mem::take(&mut mobility.is_away);
+        let old = std::mem::replace(&mut allocation.client, new);
+        if !was_away {
+            self.by_client.remove(&old);
+        }
+        Some((old, new))
+    }
+
+    /// The client is reached nowhere.
+    pub(super) fn set_away(&mut self, id: AllocationId) {
+        let Some(allocation) = self.slots.get_mut(id) else { return };
+        let Some(mobility) = &mut allocation.mobility else { return };
+        mobility.is_away = true;
+        self.by_client.remove(&allocation.client);
     }
 
     pub(super) fn get(&self, id: AllocationId) -> Option<&Allocation> {

@@ -12,7 +12,7 @@ use super::stats::{Direction, Traffic};
 
 /// What the connections of an allocation have relayed so far: they may be anywhere in the process,
 /// so the driver counts, and the core asks when the allocation ends.
-pub trait Tally {
+pub trait Tally: Send + Sync {
     /// Bytes that went this way. The packets are the portions they were read in.
     fn relayed(&self, direction: Direction) -> Traffic;
 }

@@ -66,6 +66,42 @@ pub enum Event {
         /// The peer.
         peer: SocketAddr,
     },
+    /// The client has come to another five-tuple, and is reached there as soon as it sends data
+    /// (RFC 8016 §3.2.2).
+    Resumed {
+        /// The allocation it belongs to.
+        id: AllocationId,
+        /// Where the client is.
+        client: FiveTuple,
+        /// The peers' side, which stays.
+        relayed: RelayedAddress,
+    },
+    /// The client is reached at another five-tuple, and where it was no more.
+    Switched {
+        /// The allocation it belongs to.
+        id: AllocationId,
+        /// Where the client is reached.
+        client: FiveTuple,
+    },
+    /// Another shard has the allocation now, with its channels and permissions.
+    Left {
+        /// Its handle, valid no more.
+        id: AllocationId,
+        /// The peers' side.
+        relayed: RelayedAddress,
+    },
+    /// An allocation has come from another shard; what it brought is told by the events that
+    /// follow.
+    Arrived {
+        /// Its handle here.
+        id: AllocationId,
+        /// Where the client is reached.
+        client: FiveTuple,
+        /// The peers' side.
+        relayed: RelayedAddress,
+        /// Whose it is; untrusted text.
+        username: Box<str>,
+    },
     /// An allocation ended, and its channels and permissions with it.
     Closed {
         /// Its handle, valid no more.

@@ -66,7 +66,7 @@ impl Config {
 ///
 /// The core asks before each relayed datagram; who answers, and how shards agree, is the
 /// driver's business.
-pub trait Meter {
+pub trait Meter: Send + Sync {
     /// Takes `bytes` from the budget, or says that they are not to be had now.
     fn admit(&self, bytes: usize, now: Instant) -> bool;
 }

@@ -266,13 +266,17 @@ impl Policy {
             && self.host.relay_ports.contains(&address.port())
     }
 
+    /// What relayed addresses of this family show.
+    #[must_use]
+    pub fn relay_address(&self, family: crate::stun::AddressFamily) -> Option<IpAddr> {
+        let mut addresses = self.host.relay_addresses.iter().copied();
+        addresses.find(|&address| crate::stun::AddressFamily::of(address) == family)
+    }
+
     /// Whether relayed addresses of this family can be had.
     #[must_use]
     pub fn relays(&self, family: crate::stun::AddressFamily) -> bool {
-        self.host
-            .relay_addresses
-            .iter()
-            .any(|&address| crate::stun::AddressFamily::of(address) == family)
+        self.relay_address(family).is_some()
     }
 }
 

@@ -25,8 +25,13 @@ impl Server {
             ChannelData::parse(packet).map_err(|_| DropReason::Malformed)?;
         let first = self.allocations.id_of_client(from).ok_or(DropReason::NoAllocation)?;
         let (id, peer) = self.channel_end(first, number, now)?;
-        let allocation =
+        let mut allocation =
             self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
+        if allocation.is_expected_at(from) {
+            self.switch(id);
+            allocation =
+                self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
+        }
         allocation.admit(Direction::ToPeer, peer.address().ip(), data.len(), now.instant)?;
         self.stats.relay(Direction::ToPeer, from.transport, data.len());
         let payload = channel::HEADER_LEN..channel::HEADER_LEN + data.len();
@@ -61,6 +66,9 @@ impl Server {
     ) -> Result<Verdict, DropReason> {
         let allocation =
             self.allocations.live_mut(on, now.instant).ok_or(DropReason::NoAllocation)?;
+        if allocation.is_away() {
+            return Err(DropReason::ClientAway);
+        }
         let transport = allocation.client.transport;
         let channel = allocation.channel_of(from, now.instant);
         let overhead = match channel {

@@ -1,7 +1,7 @@
 //! The server: its doors, the dispatch behind them, and the one place where a refusal becomes
 //! bytes.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,13 @@ use super::auth::{self, Authenticator, Signer};
 use super::discovery::Discovery;
 use super::event::{CloseReason, Event};
 use super::limits::{self, SourceBuckets};
+use super::mobility::{self, Sealer};
 use super::policy::{self, Policy};
 use super::request::allocate::Outcome;
 use super::request::{Reject, Request};
 use super::stats::{Direction, DropReason, RequestMethod, Stats};
 use super::verdict::Verdict;
-use crate::stun::attribute::{AlternateServer, ErrorCode, Software};
+use crate::stun::attribute::{AlternateServer, AttributeType, ErrorCode, Software};
 use crate::stun::{Builder, ChannelRange, Class, Code, Message, Method, TransactionId};
 
 /// Client ports that are services which answer by themselves (echo, chargen, DNS), and 0: an
@@ -44,6 +45,8 @@ pub struct Config {
     pub alternates: Vec<SocketAddr>,
     /// Whether the driver can set the DF bit, as DONT-FRAGMENT asks.
     pub dont_fragment: bool,
+    /// What mobile clients' tickets are sealed with; `None` where there are none (RFC 8016).
+    pub mobility: Option<mobility::Key>,
     /// Sent as SOFTWARE in authenticated and Binding responses where set.
     pub software: Option<String>,
     /// Whether there are relayed addresses that speak TCP with peers (RFC 6062).
@@ -57,6 +60,10 @@ pub struct Server {
     pub(super) allocations: Allocations,
     pub(super) stats: Stats,
     pub(super) events: VecDeque<Event>,
+    pub(super) sealer: Option<Sealer>,
+    /// Where clients were whose allocations other shards have now, as long as they are reached there.
+    /// Clients choose the keys, hence a keyed hash. One for each allocation at most.
+    pub(super) stubs: HashMap<FiveTuple, RelayedAddress, RandomState>,
     authenticator: Authenticator,
     unauthenticated: SourceBuckets,
     rng: StdRng,
@@ -111,6 +118,8 @@ impl Server {
             allocations: Allocations::new(hasher.clone()),
             stats: Stats::default(),
             events: VecDeque::new(),
+            sealer: config.mobility.as_ref().map(Sealer::new),
+            stubs: HashMap::with_hasher(hasher.clone()),
             authenticator: Authenticator::new(config.auth, hasher.clone()),
             unauthenticated: SourceBuckets::new(per_source, hasher),
             config: Settings {
@@ -135,6 +144,9 @@ impl Server {
         now: Now,
         reply: &mut Vec<u8>,
     ) -> Verdict {
+        if let Some(relayed) = self.stub(&from) {
+            return Verdict::Elsewhere(relayed);
+        }
         let verdict = match packet.first() {
             Some(&first) if self.config.channels.begins_with(first) => {
                 self.handle_channel_data(&from, packet, now)
@@ -178,13 +190,6 @@ impl Server {
         self.events.pop_front()
     }
 
-    /// Ends the allocation of a client whose connection has ended (RFC 8656 §2.1).
-    pub fn client_gone(&mut self, client: FiveTuple, now: Now) {
-        while let Some(id) = self.allocations.id_of_client(&client) {
-            self.close(id, CloseReason::Disconnected, now);
-        }
-    }
-
     /// Whether the driver may send a reply of its own, such as one of a handshake, to a client that
     /// may have forged its source. It counts among the replies to requests.
     pub fn admit_stranger(&mut self, from: &FiveTuple, now: Now) -> Result<(), DropReason> {
@@ -197,10 +202,10 @@ impl Server {
         Ok(())
     }
 
-    /// Whether this client has an allocation.
+    /// Whether this client has an allocation, here or on another shard.
     #[must_use]
     pub fn has_allocation(&self, client: &FiveTuple) -> bool {
-        self.allocations.id_of_client(client).is_some()
+        self.is_home_of(client) || self.stub(client).is_some()
     }
 
     /// How long a peer's connection may wait for its ConnectionBind (RFC 6062 §5.2).
@@ -346,6 +351,9 @@ impl Server {
                 Outcome::Pending(pending) => return Ok(Verdict::Bind(pending)),
                 Outcome::Repeated(id) => self.confirm_allocation(answer, id, reply),
             },
+            RequestMethod::Refresh if request.message.has(AttributeType::MOBILITY_TICKET) => {
+                return self.resume(request, answer, reply);
+            }
             RequestMethod::Refresh => {
                 let lifetime = self.refresh(request)?;
                 self.succeed(answer, reply, |builder| builder.put(&lifetime));

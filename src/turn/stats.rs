@@ -33,6 +33,8 @@ labelled! {
         Bandwidth = "bandwidth",
         /// The channel is not bound, or no longer.
         ChannelUnbound = "channel_unbound",
+        /// The connection of a mobile client has ended, and no other one has come.
+        ClientAway = "client_away",
         /// A response, a client-side indication, or a class the method does not have.
         ClassNotAllowed = "class_not_allowed",
         /// A peer's connection beyond what an allocation or the server may hold.
@@ -250,6 +252,16 @@ impl Stats {
     pub fn allocation_opened(&mut self, transport: Transport) {
         self.allocations[transport as usize] += 1;
         self.allocations_opened += 1;
+    }
+
+    /// Counts an allocation that another shard, or another transport, has now.
+    pub fn allocation_left(&mut self, transport: Transport) {
+        self.allocations[transport as usize] -= 1;
+    }
+
+    /// Counts an allocation that comes from another shard, or another transport.
+    pub fn allocation_arrived(&mut self, transport: Transport) {
+        self.allocations[transport as usize] += 1;
     }
 
     /// Counts an allocation that closed.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use super::allocation::AllocationId;
+use super::allocation::{AllocationId, RelayedAddress};
+use super::mobility::PendingResume;
 use super::policy::PeerAddress;
 use super::request::allocate::PendingAllocation;
 use super::request::connect::PendingConnect;
@@ -47,6 +48,15 @@ pub enum Verdict {
         /// Zero bytes behind the data, 0 to 3.
         padding: usize,
     },
+    /// Send the reply. The client of this allocation is to be reached the way that the packet has
+    /// come as soon as there is an [`Event::Switched`](super::Event::Switched) of it.
+    Resumed(AllocationId),
+    /// Ask the shard that has the allocation for it, then tell
+    /// [`Server::resumed`](super::Server::resumed).
+    Resume(PendingResume),
+    /// Pass the packet on to the shard that has this relayed address; it is for that one's
+    /// allocation.
+    Elsewhere(RelayedAddress),
     /// Bind a relay socket, then tell [`Server::allocated`](super::Server::allocated).
     Bind(PendingAllocation),
     /// Connect to a peer, then tell [`Server::connected`](super::Server::connected).

@@ -210,10 +210,7 @@ fn channel_bound_is_an_event_with_its_expiry() {
         Event::ChannelBound { number, peer, expires, .. } => {
             Some((number.number(), peer.address(), (*expires - start).as_secs()))
         }
-        Event::Opened { .. }
-        | Event::Permitted { .. }
-        | Event::Connected { .. }
-        | Event::Closed { .. } => None,
+        _ => None,
     };
     let bound: Vec<_> = world.events.iter().filter_map(bound).collect();
     let peer = PEER.parse().unwrap();

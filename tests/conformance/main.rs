@@ -10,6 +10,7 @@ mod discovery;
 mod dual;
 mod icmp;
 mod limits;
+mod mobility;
 mod permissions;
 mod policy;
 mod redirect;

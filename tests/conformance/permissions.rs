@@ -170,10 +170,7 @@ fn permission_is_an_event_with_its_expiry() {
     let start = world.start;
     let permitted = |event: &Event| match event {
         Event::Permitted { peer, expires, .. } => Some((*peer, (*expires - start).as_secs())),
-        Event::Opened { .. }
-        | Event::ChannelBound { .. }
-        | Event::Connected { .. }
-        | Event::Closed { .. } => None,
+        _ => None,
     };
     let permitted: Vec<_> = world.events.iter().filter_map(permitted).collect();
     let peer = PEER.parse::<std::net::SocketAddr>().unwrap().ip();

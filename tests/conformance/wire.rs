@@ -62,6 +62,7 @@ pub(crate) mod attr {
     pub(crate) const FINGERPRINT: u16 = 0x8028;
     pub(crate) const ICE_CONTROLLED: u16 = 0x8029;
     pub(crate) const RESPONSE_ORIGIN: u16 = 0x802B;
+    pub(crate) const TICKET: u16 = 0x8030;
     pub(crate) const OTHER_ADDRESS: u16 = 0x802C;
 }
 

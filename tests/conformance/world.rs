@@ -13,7 +13,7 @@ use hairpin::turn::stats::{Direction, Traffic};
 use hairpin::turn::{
     AllocateError, Allocated, AllocationId, ChannelRange, ConnectError, ConnectionBindError,
     DropReason, Event, FiveTuple, Now, PendingAllocation, PendingConnect, PendingConnectionBind,
-    PortWish, RelayedAddress, Server, Transport, Verdict, auth, limits, policy, server,
+    PortWish, Refused, RelayedAddress, Server, Transport, Verdict, auth, limits, policy, server,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -62,6 +62,7 @@ impl Default for Setup {
                 channels: ChannelRange::default(),
                 alternates: Vec::new(),
                 dont_fragment: false,
+                mobility: None,
                 software: None,
                 tcp_relay: false,
             },
@@ -237,6 +238,17 @@ impl World {
                 self.server.connection_bound(pending, result, self.now, &mut reply);
                 Outcome::Reply(Parsed::strict(&reply))
             }
+            Verdict::Resumed(_) => Outcome::Reply(Parsed::strict(&reply)),
+            // There is no other shard that could have it.
+            Verdict::Resume(pending) => {
+                assert!(
+                    self.server
+                        .resumed(pending, Err(Refused::Gone), self.now, &mut reply)
+                        .is_none()
+                );
+                Outcome::Reply(Parsed::strict(&reply))
+            }
+            Verdict::Elsewhere(relayed) => panic!("for {relayed:?} on another shard"),
             Verdict::Bind(pending) => {
                 let user = pending.account().to_owned();
                 assert_eq!(pending.client(), from);
@@ -465,6 +477,10 @@ impl World {
 
     fn drain_events(&mut self) {
         while let Some(event) = self.server.poll_event() {
+            if let Event::Switched { id, client } = &event {
+                let relay = self.relays.values_mut().find(|relay| relay.id == *id);
+                relay.expect("a live relay").client = *client;
+            }
             if let Event::Closed { relayed, .. } = &event {
                 let closed = self.relays.remove(&relayed.0).expect("what closes was open");
                 self.waiting.retain(|_, (_, id, _)| *id != closed.id);

@@ -19,6 +19,7 @@ mod headers;
 mod icmp;
 mod lifetimes;
 mod limits;
+mod mobility;
 mod observability;
 mod one_port;
 mod proxy;

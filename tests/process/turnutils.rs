@@ -200,6 +200,33 @@ fn uclient_uses_the_channel_numbers_of_rfc5766() {
     }
 }
 
+/// -M: when it has its allocation it closes its socket, or its connection, and goes on from another
+/// one, with its ticket. It speaks with an echo: in a pair it would lose what the other half sends
+/// before it has sent anything itself, since until then it is reached where it was (RFC 8016 §3.2.2).
+#[test]
+fn uclient_moves_and_keeps_its_allocations() {
+    // The peer comes in the same package, and asked for its options it would serve.
+    if !is_installed("turnutils_uclient") {
+        return;
+    }
+    let echo = private_port();
+    let mut peer = Command::new("turnutils_peer");
+    let _peer = Process::spawn(peer.args(["-L", "127.0.0.1", "-p", &echo.to_string()]));
+    let stun = "rfc5766_channels = true\n[mobility]\nenabled = true";
+    let server = Server::start(&Settings { stun, ..Settings::default() });
+    let port = server.turn.port().to_string();
+    for transport in [&[][..], &["-s"], &["-t"]] {
+        let options = ["-M", "-u", "alice", "-w", "wonderland", "-c", "-n", "100", "-m", "4"];
+        let echo = ["-e", "127.0.0.1", "-r", &echo.to_string()];
+        let options = [transport, &options, &echo, &["-p", &port, "127.0.0.1"]].concat();
+        let Some(ended) = turnutils("uclient", &options) else { return };
+        assert_no_loss(&ended, 400);
+    }
+    let log = server.stop();
+    let resumed = log.iter().filter(|line| line.contains("allocation resumed")).count();
+    assert!(resumed >= 3 * 4, "{resumed} moves: {log:#?}");
+}
+
 /// Runs `turnutils_…`; none where it is not installed, which CI does not accept.
 fn turnutils(name: &str, options: &[&str]) -> Option<Ended> {
     let tool = format!("turnutils_{name}");

@@ -112,7 +112,7 @@ pub(crate) fn is_signed(reply: &Parsed, request: &Request, sha256: bool) -> bool
 fn kind(operation: &Operation) -> u16 {
     match operation {
         Operation::Allocate { .. } => wire::ALLOCATE,
-        Operation::Refresh { .. } => wire::REFRESH,
+        Operation::Refresh { .. } | Operation::Resume { .. } => wire::REFRESH,
         Operation::Permit { .. } => wire::CREATE_PERMISSION,
         Operation::Bind { .. } => wire::CHANNEL_BIND,
     }
@@ -121,7 +121,7 @@ fn kind(operation: &Operation) -> u16 {
 fn attributes(operation: &Operation) -> Vec<Attr> {
     let lifetime = |seconds: &Option<u32>| seconds.map(wire::lifetime);
     match operation {
-        Operation::Allocate { lifetime: seconds, port } => {
+        Operation::Allocate { lifetime: seconds, port, mobile } => {
             let mut attributes = vec![wire::transport(17)];
             let (v6, even) = match *port {
                 Port::Any { v6 } => (v6, None),
@@ -138,12 +138,18 @@ fn attributes(operation: &Operation) -> Vec<Attr> {
             };
             attributes.extend(v6.then(|| wire::family(2)));
             attributes.extend(even.map(|bits| wire::raw(attr::EVEN_PORT, &[bits])));
+            attributes.extend(mobile.then(|| wire::raw(attr::TICKET, &[])));
             attributes.extend(lifetime(seconds));
             attributes
         }
         Operation::Refresh { lifetime: seconds, v6 } => {
             let family = v6.map(|v6| wire::family(if v6 { 2 } else { 1 }));
             family.into_iter().chain(lifetime(seconds)).collect()
+        }
+        Operation::Resume { lifetime: seconds, ticket } => {
+            let mut attributes = vec![wire::raw(attr::TICKET, &ticket.bytes)];
+            attributes.extend(lifetime(seconds));
+            attributes
         }
         Operation::Permit { peers } => {
             peers.iter().map(|&peer| Attr::Xor(attr::XPA, peer)).collect()

@@ -14,6 +14,7 @@
 //! - retransmissions: an Allocate, however often it is sent, names one relayed address, and one token;
 //! - bindings: channels and peers are one to one, and the events tell every one of them;
 //! - answers: no more of them than requests;
+//! - moves: a ticket moves the allocation it was given for, to its user, once; quota and port stay;
 //! - caps: no allocation has more permissions or channels than are allowed;
 //! - ending: when everybody has vanished and time has passed, nothing is left.
 //!

@@ -62,11 +62,16 @@ pub(crate) enum Operation {
     Allocate {
         lifetime: Option<u32>,
         port: Port,
+        mobile: bool,
     },
     /// Of the family named, or of all that there are.
     Refresh {
         lifetime: Option<u32>,
         v6: Option<bool>,
+    },
+    Resume {
+        lifetime: Option<u32>,
+        ticket: Ticket,
     },
     Permit {
         peers: Vec<SocketAddr>,
@@ -77,8 +82,25 @@ pub(crate) enum Operation {
     },
 }
 
+/// A ticket, and what it means.
+#[derive(Clone, Debug)]
+pub(crate) struct Ticket {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) serial: u64,
+    pub(crate) generation: u32,
+}
+
+/// For so long a Refresh that has moved an allocation is answered again.
+const RETRANSMITTED_MS: u64 = 40_000;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Allocation {
+    pub(crate) serial: u64,
+    pub(crate) generation: u32,
+    /// Where the client is expected.
+    pub(crate) next: Option<SocketAddr>,
+    /// The Refresh that moved it last, and when.
+    resumed: Option<(Txid, u64)>,
     pub(crate) client: SocketAddr,
     pub(crate) relay: SocketAddr,
     /// Of the next port.
@@ -91,6 +113,26 @@ pub(crate) struct Allocation {
 }
 
 impl Allocation {
+    pub(crate) fn is_at(&self, client: SocketAddr) -> bool {
+        self.client == client || self.next == Some(client)
+    }
+
+    /// The code, or none where it moves.
+    fn claimed(&self, request: &Request, ticket: &Ticket, ms: u64) -> Option<u16> {
+        if self.user != request.user {
+            return Some(441);
+        }
+        let again = self.resumed.is_some_and(|(id, at)| {
+            id == request.id
+                && ms - at < RETRANSMITTED_MS
+                && ticket.generation + 1 == self.generation
+        });
+        if again && self.next.unwrap_or(self.client) == request.from {
+            return Some(0);
+        }
+        (ticket.generation != self.generation || self.is_at(request.from)).then_some(400)
+    }
+
     pub(crate) fn permits(&self, ip: IpAddr, ms: u64) -> bool {
         self.permissions.iter().any(|&(other, expires)| other == ip && expires > ms)
     }
@@ -123,6 +165,8 @@ pub(crate) struct Model {
     /// Longer or shorter than a permission's lifetime, so that each ends first in some run.
     pub(crate) channel_ms: u64,
     pub(crate) allocations: Vec<Allocation>,
+    /// Allocations ever made.
+    pub(crate) serials: u64,
 }
 
 impl Model {
@@ -133,18 +177,18 @@ impl Model {
 
     /// Any allocation of a client.
     pub(crate) fn of_client(&self, client: SocketAddr) -> Option<&Allocation> {
-        self.allocations.iter().find(|allocation| allocation.client == client)
+        self.allocations.iter().find(|allocation| allocation.is_at(client))
     }
 
     /// The allocation of a client that has this family.
     pub(crate) fn of_family(&mut self, client: SocketAddr, v6: bool) -> Option<&mut Allocation> {
         let mut all = self.allocations.iter_mut();
-        all.find(|allocation| allocation.client == client && allocation.relay.is_ipv6() == v6)
+        all.find(|allocation| allocation.is_at(client) && allocation.relay.is_ipv6() == v6)
     }
 
     /// The relayed addresses of a client, IPv4 first.
     pub(crate) fn relays_of(&self, client: SocketAddr) -> Vec<SocketAddr> {
-        let own = self.allocations.iter().filter(|allocation| allocation.client == client);
+        let own = self.allocations.iter().filter(|allocation| allocation.is_at(client));
         let mut relays: Vec<_> = own.map(|allocation| allocation.relay).collect();
         relays.sort();
         relays
@@ -172,16 +216,22 @@ impl Model {
             return Some(420);
         }
         let channel_ms = self.channel_ms;
+        if let Operation::Resume { lifetime, ticket } = &request.operation {
+            return Some(self.resume(request, *lifetime, ticket, clock.ms));
+        }
         let allocation = self.of_client(request.from);
-        if let Operation::Allocate { .. } = request.operation {
-            return allocation.map(|allocation| repeated(allocation, request));
+        if let Operation::Allocate { port, mobile, .. } = request.operation {
+            let stays = mobile && port == Port::Both;
+            return allocation
+                .map(|allocation| repeated(allocation, request))
+                .or(stays.then_some(405));
         }
         let Some(allocation) = allocation else { return Some(437) };
         if allocation.user != request.user {
             return Some(441);
         }
         Some(match &request.operation {
-            Operation::Allocate { .. } => unreachable!("returned above"),
+            Operation::Allocate { .. } | Operation::Resume { .. } => unreachable!("returned above"),
             Operation::Refresh { lifetime, v6 } => {
                 self.refresh(request.from, *lifetime, *v6, clock.ms)
             }
@@ -199,9 +249,8 @@ impl Model {
         v6: Option<bool>,
         ms: u64,
     ) -> u16 {
-        let is_meant = |own: &Allocation| {
-            own.client == client && v6.is_none_or(|v6| own.relay.is_ipv6() == v6)
-        };
+        let is_meant =
+            |own: &Allocation| own.is_at(client) && v6.is_none_or(|v6| own.relay.is_ipv6() == v6);
         if !self.allocations.iter().any(is_meant) {
             return 443;
         }
@@ -246,7 +295,7 @@ impl Model {
         if !(0x4000..=0x4FFF).contains(&number) {
             return 400;
         }
-        let all = self.allocations.iter().filter(|own| own.client == client);
+        let all = self.allocations.iter().filter(|own| own.is_at(client));
         let mut live = all.flat_map(|own| own.live_channels(ms));
         if live.any(|(other, to)| (other == number) != (to == peer)) {
             return 400;
@@ -276,7 +325,7 @@ impl Model {
         if let Some(allocation) = self.of_client(request.from) {
             return repeated(allocation, request);
         }
-        let Operation::Allocate { lifetime, port: wish } = request.operation else {
+        let Operation::Allocate { lifetime, port: wish, .. } = request.operation else {
             unreachable!()
         };
         let Taken { ports, token } = match taken {
@@ -296,7 +345,12 @@ impl Model {
         assert_eq!(token.is_some(), matches!(wish, Port::Pair { .. }));
         for &relay in ports {
             assert!(self.of_relay(relay).is_none(), "one port, one allocation");
+            self.serials += 1;
             self.allocations.push(Allocation {
+                serial: self.serials,
+                generation: 0,
+                next: None,
+                resumed: None,
                 client: request.from,
                 relay,
                 token: *token,
@@ -310,6 +364,40 @@ impl Model {
         0
     }
 
+    fn resume(
+        &mut self,
+        request: &Request,
+        lifetime: Option<u32>,
+        ticket: &Ticket,
+        ms: u64,
+    ) -> u16 {
+        let busy = self.of_client(request.from).is_some();
+        let found = self.allocations.iter_mut().find(|own| own.serial == ticket.serial);
+        let Some(allocation) = found else { return 437 };
+        if let Some(code) = allocation.claimed(request, ticket, ms) {
+            return code;
+        }
+        if busy {
+            return 437;
+        }
+        if lifetime == Some(0) {
+            self.allocations.retain(|own| own.serial != ticket.serial);
+            return 0;
+        }
+        allocation.expires = ms + granted(lifetime) * 1000;
+        allocation.generation += 1;
+        allocation.resumed = Some((request.id, ms));
+        allocation.next = Some(request.from);
+        0
+    }
+
+    /// Data has come from where the client is.
+    pub(crate) fn switch(&mut self, relay: SocketAddr, client: SocketAddr) {
+        let own = self.allocations.iter_mut().find(|own| own.relay == relay).expect("live");
+        assert_eq!(own.next.take(), Some(client), "moves: where the client was expected");
+        own.client = client;
+    }
+
     /// Where ChannelData goes.
     pub(crate) fn channel_data(
         &mut self,
@@ -318,7 +406,7 @@ impl Model {
         ms: u64,
     ) -> Option<SocketAddr> {
         self.expire(ms);
-        let mut own = self.allocations.iter().filter(|own| own.client == from);
+        let mut own = self.allocations.iter().filter(|own| own.is_at(from));
         own.find_map(|own| {
             let (_, peer) =
                 own.live_channels(ms).into_iter().find(|&(other, _)| other == number)?;

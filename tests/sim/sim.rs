@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use hairpin::stun::AddressFamily;
 use hairpin::stun::attribute::ReservationToken;
 use hairpin::turn::{
-    Allocated, AllocationId, Event, Now, PendingAllocation, PortWish, RelayedAddress, Server,
-    Verdict,
+    Allocated, AllocationId, Event, Now, PendingAllocation, PortWish, Refused, RelayedAddress,
+    Server, Verdict,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use crate::client::{Client, Intent};
 use crate::driver::Driver;
-use crate::model::{Clock, Model, Operation, Port, Request};
+use crate::model::{Clock, Model, Operation, Port, Request, Ticket};
 use crate::wire::{self, Parsed, Txid, attr};
 use scenario::{CLIENTS, PEERS, config, five_tuple, host};
 
@@ -60,9 +60,13 @@ pub(crate) struct Sim {
     dead: Vec<AllocationId>,
     /// All that any client was told.
     tokens: Vec<[u8; 8]>,
+    /// Moves that were completed.
+    switches: u64,
     /// The bindings as the events tell them: number, peer, expiry for each allocation.
     mirror: BTreeMap<AllocationId, Vec<(u16, SocketAddr, Instant)>>,
     answers: BTreeMap<(usize, Txid), (u32, u32)>,
+    /// Every ticket that was given, and to whom.
+    tickets: Vec<(Ticket, (&'static str, &'static str))>,
     start: Instant,
     clock: Clock,
     /// Of everything that was sent, to compare runs.
@@ -94,15 +98,17 @@ impl Sim {
             seed,
             step: 0,
             server: Server::new(config(channel_ms), host(), hash_seed),
-            model: Model { allocations: Vec::new(), channel_ms },
+            model: Model { allocations: Vec::new(), serials: 0, channel_ms },
             driver: Driver::new(),
             clients,
             network: Vec::new(),
             slow: Vec::new(),
             dead: Vec::new(),
             tokens: Vec::new(),
+            switches: 0,
             mirror: BTreeMap::new(),
             answers: BTreeMap::new(),
+            tickets: Vec::new(),
             start,
             clock: Clock { ms: 0, unix: EPOCH_SECS },
             digest: 0,
@@ -256,6 +262,13 @@ impl Sim {
             }
             Verdict::ToClient { .. } => panic!("a client's packet went to a client"),
             Verdict::Connect(_) | Verdict::BindConnection(_) => panic!("nobody connects here"),
+            Verdict::Resumed(_) => self.judge_reply(client, bytes.len(), intent, &reply),
+            Verdict::Resume(pending) => {
+                let result = Err(Refused::Gone);
+                assert!(self.server.resumed(pending, result, self.now(), &mut reply).is_none());
+                self.judge_reply(client, bytes.len(), intent, &reply);
+            }
+            Verdict::Elsewhere(_) => panic!("there is no other shard"),
             Verdict::ReplyFrom(origin) => panic!("a reply from {origin}, but discovery is off"),
             Verdict::Bind(pending) => {
                 let Some(Intent::Request(request)) = intent else {
@@ -352,6 +365,12 @@ impl Sim {
                     channels.push((number.number(), peer.address(), expires));
                 }
                 Event::Connected { .. } => panic!("nobody connects here"),
+                Event::Resumed { id, .. } => assert!(self.mirror.contains_key(&id)),
+                Event::Switched { id, client } => {
+                    self.model.switch(self.driver.port_of(id), client.client);
+                    self.switches += 1;
+                }
+                Event::Left { .. } | Event::Arrived { .. } => panic!("there is no other shard"),
                 Event::Closed { id, relayed, .. } => {
                     assert_eq!(self.driver.release(relayed.0), id);
                     self.mirror.remove(&id);

@@ -32,6 +32,9 @@ pub(super) fn explain(config: &Config, origin: &Origin, unix_secs: u64) -> Strin
     if let Some(discovery) = &config.turn.discovery {
         lines.say("NAT discovery", addresses(discovery));
     }
+    if config.turn.mobility.is_some() {
+        lines.say("mobility", "on (RFC 8016)");
+    }
     lines.say("http", http(config));
     lines.say("signaling", signaling(config));
     lines.say("log", format_args!("{} as {}, to stderr", config.log.level, config.log.format));

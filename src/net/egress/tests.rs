@@ -258,6 +258,21 @@ async fn the_df_bit_is_set_on_what_asks_for_it_and_on_nothing_else() {
     }
 }
 
+/// It moves to another shard, which knows nothing of what went before.
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+#[tokio::test]
+async fn the_df_bit_does_not_stay_set_on_a_socket_that_moves() {
+    let (sender, receiver) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
+    let mut egress = Egress::new();
+    egress.push_owned(Route { dont_fragment: true, ..to(&receiver) }, b"whole");
+    assert_eq!(flush(&mut egress, &[], &sender), []);
+    assert!(sender.sets_dont_fragment());
+    let sender = Socket::attach(sender.detach().expect("detached")).expect("attached");
+    egress.push_owned(to(&receiver), b"any");
+    assert_eq!(flush(&mut egress, &[], &sender), []);
+    assert!(!sender.sets_dont_fragment());
+}
+
 #[tokio::test]
 async fn each_socket_sends_its_own_and_a_closed_one_is_counted() {
     let (receiver, senders) = (bound("127.0.0.1:0"), [bound("127.0.0.1:0"), bound("127.0.0.1:0")]);

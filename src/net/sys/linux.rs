@@ -81,12 +81,30 @@ impl Socket {
         // as one without GSO would send a whole run as a single datagram.
         let segmentation = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         socket.bind(&SockAddr::from(address))?;
+        Self::register(socket.into(), segmentation)
+    }
+
+    fn register(socket: UdpSocket, segmentation: bool) -> io::Result<Self> {
         // Priority is what errors are announced with, where they are kept.
         let interest = Interest::READABLE | Interest::PRIORITY;
         // SAFETY: a std socket owns its descriptor, which stays the same and open until it drops.
-        let socket = unsafe { AsyncFd::register_with_interest(socket.into(), interest) }?;
+        let socket = unsafe { AsyncFd::register_with_interest(socket, interest) }?;
         let segmentation = Cell::new(segmentation);
         Ok(Self { socket, dont_fragment: Cell::new(false), segmentation })
+    }
+
+    /// Takes it out of this runtime.
+    pub fn detach(self) -> io::Result<UdpSocket> {
+        // Whoever attaches it takes that for granted.
+        self.set_dont_fragment(false)?;
+        Ok(self.socket.into_inner())
+    }
+
+    /// Takes a detached one into this runtime.
+    pub fn attach(socket: UdpSocket) -> io::Result<Self> {
+        // The same question as in `bind`, which a kernel answers always in the same way.
+        let segmentation = set(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+        Self::register(socket, segmentation)
     }
 
     /// The address it is bound to.

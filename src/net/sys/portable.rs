@@ -5,7 +5,7 @@
 //! addresses.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::task::{Context, Poll};
 
 use socket2::{SockAddr, SockRef};
@@ -51,6 +51,16 @@ impl Socket {
         socket.bind(&SockAddr::from(address))?;
         let socket = UdpSocket::from_std(socket.into())?;
         Ok(Self { socket })
+    }
+
+    /// Takes it out of this runtime.
+    pub fn detach(self) -> io::Result<net::UdpSocket> {
+        self.socket.into_std()
+    }
+
+    /// Takes a detached one into this runtime.
+    pub fn attach(socket: net::UdpSocket) -> io::Result<Self> {
+        Ok(Self { socket: UdpSocket::from_std(socket)? })
     }
 
     /// The address it is bound to.

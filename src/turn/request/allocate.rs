@@ -11,15 +11,18 @@ use std::time::Duration;
 use super::{Reject, Request};
 use crate::stun::attribute::{
     AdditionalAddressFamily, AddressErrorCode, AttributeType, DontFragment, EvenPort, Lifetime,
-    RequestedTransport, ReservationToken, XorMappedAddress, XorRelayedAddress,
+    MobilityTicket, RequestedTransport, ReservationToken, XorMappedAddress, XorRelayedAddress,
 };
 use crate::stun::{AddressFamily, Code, Message, TransactionId};
 use crate::turn::Now;
-use crate::turn::allocation::{Allocation, AllocationId, FiveTuple, PeerTransport, RelayedAddress};
+use crate::turn::allocation::{
+    Allocation, AllocationId, FiveTuple, PeerTransport, RelayedAddress, Transport,
+};
 use crate::turn::auth::User;
 use crate::turn::connections::{PeerConnections, Tally};
 use crate::turn::event::Event;
 use crate::turn::limits::Meter;
+use crate::turn::mobility::Mobility;
 use crate::turn::policy;
 use crate::turn::server::{Answer, Server};
 
@@ -40,6 +43,7 @@ pub struct PendingAllocation {
     /// Whether IPv6 is relayed at all.
     relays_ipv6: bool,
     port: PortWish,
+    is_mobile: bool,
     lifetime: Duration,
 }
 
@@ -171,6 +175,13 @@ impl Server {
             None => (self.requested_family(message)?, port_wish(message)?),
         };
         let dual = wants_both_families(message)?;
+        let is_mobile = self.wants_mobility(message)?;
+        // Neither two relayed addresses nor connections nor sessions move.
+        let stays =
+            dual || peers == PeerTransport::Tcp || request.from.transport == Transport::Dtls;
+        if is_mobile && stays {
+            return Err(Reject::Code(Code::MobilityForbidden));
+        }
         let lifetime = self.config.limits.lifetime(request.message.read::<Lifetime>()?);
         // (11), but what is reserved here is nowhere else
         if let (Some(server), false) =
@@ -188,6 +199,7 @@ impl Server {
             dual,
             relays_ipv6: self.policy.relays(AddressFamily::Ipv6),
             port,
+            is_mobile,
             lifetime,
         }))
     }
@@ -258,6 +270,16 @@ impl Server {
         Ok(family)
     }
 
+    /// RFC 8016 §3.1.2: an empty MOBILITY-TICKET asks for one.
+    fn wants_mobility(&self, message: &Message<'_>) -> Result<bool, Reject> {
+        match message.read()? {
+            None => Ok(false),
+            Some(MobilityTicket(&[])) if self.sealer.is_some() => Ok(true),
+            Some(MobilityTicket(&[])) => Err(Reject::Code(Code::MobilityForbidden)),
+            Some(MobilityTicket(_)) => Err(Reject::Code(Code::BadRequest)),
+        }
+    }
+
     /// Takes back a [`PendingAllocation`] with the socket bound, or with the reason why not, and
     /// writes the response. Returns the new allocation; where there is none, the driver gives the
     /// socket back.
@@ -313,6 +335,10 @@ impl Server {
         if pending.peers == PeerTransport::Tcp {
             first.connections = Some(Box::new(PeerConnections::new(allocated.tally)));
         }
+        if pending.is_mobile {
+            let serial = u32::from_be_bytes(self.random());
+            first.mobility = Some(Box::new(Mobility::new(serial)));
+        }
         let id = self.allocations.insert(first);
         if let Some(also) = allocated.also {
             self.allocations.insert_sibling(id, half(also));
@@ -356,6 +382,8 @@ impl Server {
         let lifetime = Lifetime(left.as_millis().div_ceil(1000) as u32);
         let reservation = allocation.reservation;
         let client: SocketAddr = answer.from.client;
+        let ticket = self.ticket(id);
+        let ticket = ticket.as_ref().map(|ticket| MobilityTicket(ticket.as_bytes()));
         self.succeed(answer, reply, |builder| {
             builder
                 .put_some(relayed[0].as_ref())
@@ -364,6 +392,7 @@ impl Server {
                 .put(&lifetime)
                 .put_some(reservation.as_ref())
                 .put(&XorMappedAddress(client))
+                .put_some(ticket.as_ref())
         });
     }
 }

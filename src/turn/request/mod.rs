@@ -8,6 +8,7 @@ mod connection_attempt;
 pub(super) mod connection_bind;
 mod create_permission;
 mod refresh;
+mod resume;
 mod send;
 
 use std::net::SocketAddr;

@@ -32,8 +32,13 @@ impl Server {
         // Where there is none of the peer's family, there is no permission for the peer either.
         let family = AddressFamily::of(peer.ip());
         let id = self.allocations.of_family(id, family).unwrap_or(id);
-        let allocation =
+        let mut allocation =
             self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
+        if allocation.is_expected_at(from) {
+            self.switch(id);
+            allocation =
+                self.allocations.live_mut(id, now.instant).ok_or(DropReason::NoAllocation)?;
+        }
         let peer = self.policy.admit(peer, Port::Exact).map_err(|_| DropReason::PeerForbidden)?;
         allocation.admit(Direction::ToPeer, peer.address().ip(), data.len(), now.instant)?;
         self.stats.relay(Direction::ToPeer, from.transport, data.len());

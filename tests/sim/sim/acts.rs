@@ -18,14 +18,18 @@ impl Sim {
         let client = self.rng.random_range(0..self.clients.len());
         let wish = self.wish();
         let (bytes, intent) = match self.rng.random_range(0..100) {
-            0..12 => self
-                .request(client, |rng| Operation::Allocate { lifetime: lifetime(rng), port: wish }),
+            0..12 => self.request(client, |rng| Operation::Allocate {
+                lifetime: lifetime(rng),
+                port: wish,
+                mobile: rng.random_bool(0.7),
+            }),
             12..17 => self.request(client, |rng| Operation::Refresh {
                 lifetime: lifetime(rng),
                 v6: family(rng),
             }),
             17..21 => self
                 .request(client, |rng| Operation::Refresh { lifetime: Some(0), v6: family(rng) }),
+            94..97 if !self.tickets.is_empty() => self.resume(client),
             21..36 => self.request(client, |rng| Operation::Permit { peers: peers(rng) }),
             36..50 => {
                 self.request(client, |rng| Operation::Bind { number: number(rng), peer: peer(rng) })
@@ -37,7 +41,7 @@ impl Sim {
                 let id = txid(&mut self.rng);
                 (Msg::new(wire::BINDING, id).finish(), Intent::Binding)
             }
-            94..97 => return self.late_peer_data(),
+            94..98 => return self.late_peer_data(),
             _ => {
                 let mut junk = vec![0; self.rng.random_range(0..80)];
                 self.rng.fill_bytes(&mut junk);
@@ -63,6 +67,21 @@ impl Sim {
                 Port::Reserved(tokens[self.rng.random_range(0..tokens.len())])
             }
         }
+    }
+
+    /// With a ticket that somebody got: mostly one that is good, and one's own.
+    fn resume(&mut self, client: usize) -> (Vec<u8>, Intent) {
+        let latest = self.tickets.len().saturating_sub(4);
+        let from = if self.rng.random_bool(0.8) { latest } else { 0 };
+        let at = self.rng.random_range(from..self.tickets.len());
+        let (ticket, owner) = self.tickets[at].clone();
+        if self.rng.random_bool(0.9) {
+            self.clients[client].user = owner;
+        }
+        self.request(client, |rng| {
+            let lifetime = if rng.random_bool(0.05) { Some(0) } else { lifetime(rng) };
+            Operation::Resume { lifetime, ticket }
+        })
     }
 
     fn request(

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use hairpin::turn::{AllocationId, Transport};
 
 use super::{Cargo, Sim};
-use crate::client::{Intent, is_signed};
-use crate::model::{self, CHANNELS, Operation, PERMISSIONS, Request};
+use crate::client::{Intent, USERS, is_signed};
+use crate::model::{self, CHANNELS, Operation, PERMISSIONS, Request, Ticket};
 use crate::wire::{self, Parsed, attr};
 
 impl Sim {
@@ -130,15 +130,28 @@ impl Sim {
                 let mut all = self.model.allocations.iter();
                 let lifetime = u64::from(parsed.lifetime());
                 let is_true = all.any(|own| {
-                    own.client == request.from && (own.expires - ms).div_ceil(1000) == lifetime
+                    own.is_at(request.from) && (own.expires - ms).div_ceil(1000) == lifetime
                 });
                 assert!(is_true, "lifetimes");
+            }
+            Operation::Resume { ref ticket, .. } => {
+                let own = self.model.allocations.iter().find(|own| own.serial == ticket.serial);
+                let left = own.map_or(0, |own| (own.expires - ms).div_ceil(1000));
+                assert_eq!(u64::from(parsed.lifetime()), left, "lifetimes");
+                assert_eq!(parsed.has(attr::TICKET), own.is_some(), "moves: the next ticket");
             }
             Operation::Refresh { lifetime: Some(0), .. } => assert_eq!(parsed.lifetime(), 0),
             Operation::Refresh { lifetime, .. } => {
                 assert_eq!(u64::from(parsed.lifetime()), model::granted(lifetime), "lifetimes");
             }
             Operation::Permit { .. } | Operation::Bind { .. } => {}
+        }
+        if let Some(bytes) = parsed.get(attr::TICKET) {
+            let own = self.model.of_client(request.from).expect("a live allocation");
+            let (serial, generation) = (own.serial, own.generation);
+            let user = *USERS.iter().find(|(name, _)| *name == request.user).unwrap();
+            let ticket = Ticket { bytes: bytes.to_vec(), serial, generation };
+            self.tickets.push((ticket, user));
         }
     }
 
@@ -210,5 +223,6 @@ impl Sim {
         let stats = self.server.stats();
         assert_eq!(stats.allocations_opened, stats.allocation_duration.count, "ending");
         assert!(stats.allocations_opened > 0, "something happened");
+        assert!(self.switches > 0, "somebody moved");
     }
 }

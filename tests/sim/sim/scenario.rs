@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hairpin::turn::{ChannelRange, FiveTuple, Transport, auth, limits, policy, server};
+use hairpin::turn::{ChannelRange, FiveTuple, Transport, auth, limits, mobility, policy, server};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
@@ -66,6 +66,7 @@ pub(super) fn config(channel_ms: u64) -> server::Config {
         channels: ChannelRange::default(),
         alternates: Vec::new(),
         dont_fragment: false,
+        mobility: Some(mobility::Key([9; 32])),
         software: None,
         tcp_relay: false,
     }
