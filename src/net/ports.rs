@@ -170,7 +170,7 @@ impl PortPool {
         Some([even, even + 1].map(|port| self.lease(port)))
     }
 
-    /// Keeps `port` for who of the same account claims it within [`RESERVATION_HOLD`], and `quota`
+    /// Keeps `port` for who of the same account claims it within `RESERVATION_HOLD`, and `quota`
     /// with it: what is reserved counts as what is allocated.
     pub fn reserve(
         self: &Arc<Self>,

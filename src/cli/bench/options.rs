@@ -25,7 +25,7 @@ const ALLOCATION_RATE: u64 = 200;
 /// Clients and their peers are in this process, so relayed traffic comes back to it. Latency is
 /// from when a packet was meant to leave, whatever held it up. The server must let so many clients
 /// of one address in: for hairpin that is unauthenticated_per_source = 0 and
-/// allocations_per_user = 0 in [limits], and this machine in peers.allow.
+/// allocations_per_user = 0 under limits, and this machine in peers.allow.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -112,7 +112,7 @@ impl Socket {
         self.socket.get_ref().local_addr()
     }
 
-    /// Waits until [`Socket::recv`] or [`Socket::recv_icmp`] may find something.
+    /// Waits until [`Socket::recv`] or `Socket::recv_icmp` may find something.
     pub async fn readable(&self) -> io::Result<()> {
         poll_fn(|context| self.poll_readable(context)).await
     }

@@ -50,7 +50,7 @@ pub struct Options {
     /// Tells for each datagram which local address it was sent to ([`Datagram::to`]): for
     /// wildcard addresses, whose replies must leave from the address that was asked.
     pub packet_info: bool,
-    /// Keeps the ICMP errors that its datagrams cause, for [`Socket::recv_icmp`]. Without effect
+    /// Keeps the ICMP errors that its datagrams cause, for `Socket::recv_icmp`. Without effect
     /// on the portable path.
     pub icmp: bool,
 }
