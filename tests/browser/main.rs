@@ -127,7 +127,26 @@ impl Way {
     }
 }
 
+/// Browsers stumble on a machine that is busy: a socket of theirs overflows, a page is late. What
+/// is wrong with the server is wrong each time.
+const ATTEMPTS: usize = 3;
+
+/// Tries until it goes well, and not for ever.
+async fn patiently<F: Future<Output = ()> + Send + 'static>(attempt: impl Fn() -> F) {
+    for left in (0..ATTEMPTS).rev() {
+        match tokio::spawn(attempt()).await {
+            Ok(()) => return,
+            Err(failed) if left == 0 => std::panic::resume_unwind(failed.into_panic()),
+            Err(failed) => eprintln!("once more, after: {failed}"),
+        }
+    }
+}
+
 async fn relays(browser: Browser, way: Way) {
+    patiently(move || relay_once(browser, way)).await;
+}
+
+async fn relay_once(browser: Browser, way: Way) {
     let _alone = ONE_AT_A_TIME.lock().await;
     let authority = Authority::new();
     let server = TestServer::start(|config| {

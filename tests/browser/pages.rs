@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::authority::Authority;
 use super::browser::{Browser, CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, firefox_preferences};
 use super::common::{TestServer, scrape};
-use super::{ONE_AT_A_TIME, Way, assert_went};
+use super::{ONE_AT_A_TIME, Way, assert_went, patiently};
 
 /// Firefox refuses `turns:` with an address, and Chromium fails to look up other names at first.
 const HOST: &str = "localhost";
@@ -60,62 +60,29 @@ async fn firefox_calls_over_relays_reached_by_tls() {
 
 #[tokio::test]
 async fn test_page_finds_every_transport_working() {
-    for browser in [Browser::Chromium, Browser::Firefox] {
-        let site = Site::start().await;
-        let Some(outcome) = site.drive(browser, "test", json!({})).await else { return };
-        let results = outcome["results"].as_array().unwrap();
-        assert_eq!(results.len(), 4, "STUN, and TURN over UDP, TCP and TLS: {outcome}");
-        assert!(results.iter().all(|result| result["outcome"] == "works"), "{outcome}");
-        assert_eq!(outcome["said"], "All 4 work.", "{outcome}");
-        assert_eq!(outcome["faults"], json!([]), "{outcome}");
-    }
+    patiently(once::test_page_finds_every_transport_working).await;
 }
 
 #[tokio::test]
 async fn test_page_names_the_cause_where_credentials_are_wrong() {
-    for browser in [Browser::Chromium, Browser::Firefox] {
-        let site = Site::start().await;
-        let port = site.server.turn().port();
-        let urls = [Way::Udp, Way::Tcp, Way::Tls].map(|way| way.url_at(HOST, port));
-        let typed = json!({ "urls": urls, "username": "alice", "credential": "guessed" });
-        let Some(outcome) = site.drive(browser, "test", json!({ "typed": typed })).await else {
-            return;
-        };
-        let results = outcome["results"].as_array().unwrap();
-        assert_eq!(results.len(), 3, "{outcome}");
-        for result in results {
-            assert_eq!(result["outcome"], "fails", "{outcome}");
-            let details = result["details"].as_str().unwrap();
-            assert!(details.starts_with("401: wrong username or password"), "{outcome}");
-        }
-    }
+    patiently(once::test_page_names_the_cause_where_credentials_are_wrong).await;
 }
 
 #[tokio::test]
 async fn introductory_protocol_alone_makes_a_call() {
-    let Site { server, authority, elsewhere, other_origin } = Site::start().await;
-    let port = server.turn().port();
-    let plain = Router::new().route("/plain.html", get(async || Html(include_str!("plain.html"))));
-    tokio::spawn(async move { axum::serve(elsewhere, plain).await.unwrap() });
-    let ice = json!([{ "urls": Way::Udp.url_at(HOST, port), "username": "alice", "credential": "secret" }]);
-    let query = json!({
-        "query": format!("/plain.html?socket=ws://{}/ws&iceServers={ice}", server.http()),
-        "url": other_origin,
-    });
-    let outcome = drive(Browser::Chromium, &authority, "calls", query).await;
-    let Some(outcome) = outcome else { return };
-    assert_eq!(outcome, json!({ "faults": [] }));
+    patiently(once::introductory_protocol_alone_makes_a_call).await;
 }
 
 #[tokio::test]
 async fn pages_fit_a_desk_and_a_phone_by_day_and_by_night() {
-    let site = Site::start().await;
-    let more = json!({ "directory": SCREENSHOTS });
-    let Some(outcome) = site.drive(Browser::Chromium, "screenshots", more).await else { return };
-    assert_eq!(outcome, json!({ "wide": [], "faults": [] }), "see {SCREENSHOTS}");
+    patiently(once::pages_fit_a_desk_and_a_phone_by_day_and_by_night).await;
 }
 
 async fn calls(browser: Browser, way: Way) {
+    patiently(move || call_once(browser, way)).await;
+}
+
+async fn call_once(browser: Browser, way: Way) {
     let site = Site::start().await;
     let more = json!({ "transport": way.label() });
     let Some(outcome) = site.drive(browser, "call", more).await else { return };
@@ -218,4 +185,65 @@ fn missing(browser: Browser) -> Option<String> {
         );
     }
     browser.program().err().map(|error| error.to_string())
+}
+
+/// One attempt each.
+mod once {
+    use super::*;
+
+    pub(super) async fn test_page_finds_every_transport_working() {
+        for browser in [Browser::Chromium, Browser::Firefox] {
+            let site = Site::start().await;
+            let Some(outcome) = site.drive(browser, "test", json!({})).await else { return };
+            let results = outcome["results"].as_array().unwrap();
+            assert_eq!(results.len(), 4, "STUN, and TURN over UDP, TCP and TLS: {outcome}");
+            assert!(results.iter().all(|result| result["outcome"] == "works"), "{outcome}");
+            assert_eq!(outcome["said"], "All 4 work.", "{outcome}");
+            assert_eq!(outcome["faults"], json!([]), "{outcome}");
+        }
+    }
+
+    pub(super) async fn test_page_names_the_cause_where_credentials_are_wrong() {
+        for browser in [Browser::Chromium, Browser::Firefox] {
+            let site = Site::start().await;
+            let port = site.server.turn().port();
+            let urls = [Way::Udp, Way::Tcp, Way::Tls].map(|way| way.url_at(HOST, port));
+            let typed = json!({ "urls": urls, "username": "alice", "credential": "guessed" });
+            let Some(outcome) = site.drive(browser, "test", json!({ "typed": typed })).await else {
+                return;
+            };
+            let results = outcome["results"].as_array().unwrap();
+            assert_eq!(results.len(), 3, "{outcome}");
+            for result in results {
+                assert_eq!(result["outcome"], "fails", "{outcome}");
+                let details = result["details"].as_str().unwrap();
+                assert!(details.starts_with("401: wrong username or password"), "{outcome}");
+            }
+        }
+    }
+
+    pub(super) async fn introductory_protocol_alone_makes_a_call() {
+        let Site { server, authority, elsewhere, other_origin } = Site::start().await;
+        let port = server.turn().port();
+        let plain =
+            Router::new().route("/plain.html", get(async || Html(include_str!("plain.html"))));
+        tokio::spawn(async move { axum::serve(elsewhere, plain).await.unwrap() });
+        let ice = json!([{ "urls": Way::Udp.url_at(HOST, port), "username": "alice", "credential": "secret" }]);
+        let query = json!({
+            "query": format!("/plain.html?socket=ws://{}/ws&iceServers={ice}", server.http()),
+            "url": other_origin,
+        });
+        let outcome = drive(Browser::Chromium, &authority, "calls", query).await;
+        let Some(outcome) = outcome else { return };
+        assert_eq!(outcome, json!({ "faults": [] }));
+    }
+
+    pub(super) async fn pages_fit_a_desk_and_a_phone_by_day_and_by_night() {
+        let site = Site::start().await;
+        let more = json!({ "directory": SCREENSHOTS });
+        let Some(outcome) = site.drive(Browser::Chromium, "screenshots", more).await else {
+            return;
+        };
+        assert_eq!(outcome, json!({ "wide": [], "faults": [] }), "see {SCREENSHOTS}");
+    }
 }
