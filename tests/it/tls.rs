@@ -256,13 +256,13 @@ async fn slow_reader_loses_data_and_keeps_its_control_channel() {
     assert_eq!(client.bind(0x4000, peer.address()).await, 200);
     let resident = "process_resident_memory_bytes";
     let before = scrape(server.server.http()).await.get(resident);
-    let mut sent = 0;
+    let guard = Instant::now() + 6 * DEADLINE;
     while server.server.dropped("stream_full").await < 12_000.0 {
-        for _ in 0..100 {
+        // No more at once than the relay socket holds: what the kernel drops proves nothing.
+        for _ in 0..20 {
             peer.send(client.relayed(), &[3; 8_000]).await;
-            sent += 1;
         }
-        assert!(sent < 100_000, "the queue has an end");
+        assert!(Instant::now() < guard, "the queue has an end");
     }
     let after = scrape(server.server.http()).await.get(resident);
     // Other tests share the process; what was dropped is 96 MB.

@@ -22,6 +22,8 @@ iceServers: [
   { urls: "turns:127.0.0.1:3478?transport=tcp", username: "dev", credential: "dev" },
 ]
 
+Test:    http://127.0.0.1:8080/test
+Call:    http://127.0.0.1:8080/call
 Metrics: http://127.0.0.1:8080/metrics
 "#;
 const SECRET: &str = "a-shared-secret-of-32-characters";
