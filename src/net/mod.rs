@@ -11,6 +11,7 @@ pub mod egress;
 pub mod external;
 mod journal;
 mod moves;
+mod pace;
 pub mod ports;
 mod post;
 pub mod quota;

@@ -12,16 +12,18 @@ use std::time::Instant;
 
 use super::moves::Errands;
 use super::post::{Parcel, Post};
+use super::stream::tls::READ_LEN;
 use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, Opening, split_frames};
 use super::sys::{ICMP_ERRORS_MAX, IcmpError, RecvBatch};
 use super::tcp_relay::data::DataConnection;
 use super::udp::Listener;
 use super::work::{ClientPath, Shared, SocketKey, Work};
-use super::{clock, dtls};
+use super::{clock, dtls, pace};
 use crate::turn::{DropReason, Now, Server, Stats};
 
-/// What a connection is read into: the rest of a frame, and a good deal more.
-const STREAM_BUFFER: usize = FRAME_LEN_MAX + 64 * 1024;
+/// What a connection is read into: the rest of a frame, a good deal more, and what TLS decrypts
+/// that from.
+const STREAM_BUFFER: usize = FRAME_LEN_MAX + 64 * 1024 + READ_LEN;
 
 /// See the module. The buffers are borrowed while the rest works on what is in them.
 pub(super) struct Shard {
@@ -91,6 +93,7 @@ impl Shard {
         }
         work.flush(batch.bytes());
         work.handle_events(batch.bytes());
+        pace::received(received);
         Ok(received + icmp.len())
     }
 
@@ -137,6 +140,7 @@ impl Shard {
         let mut heard = Heard::Nothing;
         let rest = split_frames(bytes, work.server.channels(), |frame| {
             heard = Heard::Messages;
+            pace::received(1);
             connection.has_spoken();
             work.handle_client(ClientPath::Stream(id), from, frame, bytes, now);
             // What follows a ConnectionBind is no message.

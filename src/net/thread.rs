@@ -14,12 +14,13 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::moves::{self, ErrandInbox, Errands};
+use super::pace;
 use super::post::{Inbox, Post};
 use super::shard::Shard;
 use super::stream::Speaks;
 use super::udp::{self, Listener};
 use super::work::{Shared, SocketKey};
-use super::{BindError, clock, dtls, stream};
+use super::{BindError, clock, dtls, stream, sys};
 use crate::turn::{self, Server, Stats, policy};
 
 /// Questions that may wait for a busy shard; askers beyond wait themselves.
@@ -121,9 +122,11 @@ fn run(
     mut inbox: mpsc::Receiver<Command>,
     bound: &std::sync::mpsc::Sender<Result<Listening, BindError>>,
 ) {
+    sys::sleep_precisely();
     let runtime = match Builder::new_current_thread()
         .enable_io()
         .enable_time()
+        .on_thread_park(pace::before_park)
         .build_local(LocalOptions::default())
     {
         Ok(runtime) => runtime,

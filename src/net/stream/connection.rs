@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::opening::Opening;
 use super::proxy::Ends;
+use super::spare;
 use super::tls::{Agreed, Session};
 use crate::stun::{ChannelRange, framing};
 use crate::turn::{FiveTuple, Transport};
@@ -24,8 +25,6 @@ use crate::turn::{FiveTuple, Transport};
 const DATA_WAITING_MAX: usize = 256 * 1024;
 /// Bytes of all that may wait; the difference is room for responses.
 const WAITING_MAX: usize = DATA_WAITING_MAX + 64 * 1024;
-/// What an empty buffer keeps of its memory.
-const SPARE_MAX: usize = 4 * 1024;
 /// The largest frame: ChannelData or STUN with a full length field.
 pub(in crate::net) const FRAME_LEN_MAX: usize = 65_556;
 
@@ -177,6 +176,7 @@ impl Connection {
             Ok(0) => Ok(Some(0..0)),
             Ok(read) => {
                 incomplete.clear();
+                spare::take_back(&mut incomplete);
                 Ok(Some(0..left_over + read))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -186,11 +186,7 @@ impl Connection {
 
     /// Keeps the beginning of a message until the rest arrives.
     pub(in crate::net) fn keep(&self, beginning: &[u8]) {
-        let mut incomplete = self.incomplete.borrow_mut();
-        if beginning.is_empty() && incomplete.capacity() > SPARE_MAX {
-            *incomplete = Vec::new();
-        }
-        incomplete.extend_from_slice(beginning);
+        spare::extend(&mut self.incomplete.borrow_mut(), beginning);
     }
 
     /// Queues a frame: `header`, `data` and `padding` zeros. [`Connection::flush`] sends it.
@@ -208,8 +204,8 @@ impl Connection {
             Importance::Control if length > WAITING_MAX => return Err(Refused::Overrun),
             Importance::Data | Importance::Control => {}
         }
-        waiting.extend_from_slice(header);
-        waiting.extend_from_slice(data);
+        spare::extend(&mut waiting, header);
+        spare::extend(&mut waiting, data);
         waiting.extend_from_slice(&[0; 3][..padding]);
         Ok(())
     }
@@ -237,9 +233,7 @@ impl Connection {
         let mut waiting = self.waiting.borrow_mut();
         let (written, blocked) = self.write(&waiting)?;
         waiting.drain(..written);
-        if waiting.is_empty() && waiting.capacity() > SPARE_MAX {
-            *waiting = Vec::new();
-        }
+        spare::take_back(&mut waiting);
         if blocked && !self.blocked.replace(blocked) {
             self.wake.notify_one();
         }
@@ -283,7 +277,7 @@ impl Connection {
     /// Passes on data when none waits. What the kernel does not take waits.
     pub(in crate::net) fn pass(&self, data: &[u8]) -> io::Result<()> {
         let (written, blocked) = self.write(data)?;
-        self.waiting.borrow_mut().extend_from_slice(&data[written..]);
+        spare::extend(&mut self.waiting.borrow_mut(), &data[written..]);
         self.blocked.set(blocked);
         Ok(())
     }

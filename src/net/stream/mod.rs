@@ -11,6 +11,7 @@ pub mod count;
 pub mod handover;
 mod opening;
 mod proxy;
+mod spare;
 pub mod tls;
 
 use std::cell::RefCell;

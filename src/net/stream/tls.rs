@@ -23,7 +23,7 @@ const ALPN_HTTP: &[u8] = b"http/1.1";
 /// Ciphertext that may wait in the session; plaintext beyond waits in the connection.
 const CIPHERTEXT_MAX: usize = 64 * 1024;
 /// How much is read from the kernel at once.
-const READ_LEN: usize = 32 * 1024;
+pub(in crate::net) const READ_LEN: usize = 32 * 1024;
 
 /// TLS as it is configured.
 #[derive(Clone, Debug)]
@@ -119,13 +119,16 @@ impl Session {
     /// Reads from the kernel once and decrypts. `WouldBlock` also where that brought nothing for
     /// the application, which the handshake does not, and empty records never do; 0 is the end.
     ///
-    /// `plaintext` has room for all that one read from the kernel can hold.
-    pub(super) fn read(&mut self, tcp: &TcpStream, plaintext: &mut [u8]) -> io::Result<usize> {
+    /// The plaintext comes to the beginning of `buffer`; the ciphertext is put at its end before.
+    /// There must be room for [`READ_LEN`] bytes of it, and for all that may be in there and in
+    /// the beginning of a record that was read earlier.
+    pub(super) fn read(&mut self, tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
         if self.closed {
             return Ok(0);
         }
-        let mut ciphertext = [0; READ_LEN];
-        let length = tcp.try_read(&mut ciphertext)?;
+        let room = buffer.len().saturating_sub(READ_LEN);
+        let (plaintext, ciphertext) = buffer.split_at_mut(room);
+        let length = tcp.try_read(ciphertext)?;
         if length == 0 {
             return Ok(0);
         }

@@ -27,7 +27,7 @@ mod name;
 mod receive;
 mod send;
 
-pub use affinity::pin;
+pub use affinity::{pin, sleep_precisely};
 pub use interfaces::interface_addresses;
 pub(in crate::net::sys) use receive::ReceiveHeaders;
 pub(in crate::net) use send::SendScratch;

@@ -39,7 +39,7 @@ pub(super) use heap::trim;
 pub use outgoing::Route;
 pub(super) use outgoing::{Outgoing, Run, Segment};
 pub(super) use platform::SendScratch;
-pub use platform::{SETS_DONT_FRAGMENT, Socket, interface_addresses, pin};
+pub use platform::{SETS_DONT_FRAGMENT, Socket, interface_addresses, pin, sleep_precisely};
 
 /// How a socket is bound.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

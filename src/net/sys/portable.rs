@@ -157,3 +157,6 @@ pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
 pub fn pin(_: usize) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+/// Linux alone makes sleeps longer in order to gather wake-ups.
+pub fn sleep_precisely() {}

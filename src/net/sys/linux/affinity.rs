@@ -1,4 +1,4 @@
-//! Which core a thread runs on.
+//! Which core a thread runs on, and how precisely it is woken.
 
 use std::io;
 use std::mem;
@@ -17,4 +17,12 @@ pub fn pin(core: usize) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Lets the calling thread sleep no longer than it asks to. Linux adds 50 µs to gather wake-ups,
+/// as much as a busy shard sleeps at all.
+pub fn sleep_precisely() {
+    // SAFETY: a number; nothing is read or written. Cannot fail, says the manual, and if it did,
+    // sleeps would only be longer.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
 }
