@@ -104,6 +104,10 @@ pub(super) async fn pump_errands(shard: Rc<RefCell<Shard>>, mut inbox: ErrandInb
 impl Work {
     fn run_errand(&mut self, errand: Errand) {
         let now = clock::now();
+        // What has expired is nobody's home: a request that is passed on must find the allocation
+        // that it was passed on to, or it could open something for a client that is not here.
+        self.server.handle_timeout(now);
+        self.handle_events(&[]);
         match errand {
             Errand::HandOver { claim, to, answer } => {
                 let luggage = self.hand_over(&claim, to, now);

@@ -144,7 +144,10 @@ impl Shard {
             connection.has_spoken();
             work.handle_client(ClientPath::Stream(id), from, frame, bytes, now);
             // What follows a ConnectionBind is no message.
-            if work.bound.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            match work.is_bound(id) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         });
         work.flush(bytes);
         work.handle_events(bytes);
@@ -156,7 +159,14 @@ impl Shard {
             io::Error::new(io::ErrorKind::InvalidData, error)
         })?;
         connection.keep(&bytes[rest..]);
-        Ok(work.bound.take().map_or(heard, |peer| Heard::Bound(Box::new(peer))))
+        if let Some(peer) = work.take_bound(id) {
+            return Ok(Heard::Bound(Box::new(peer)));
+        }
+        if connection.is_greedy() && !work.server.has_allocation(&from) {
+            drop(work.server.drop(DropReason::StreamFull));
+            return Err(io::Error::other("it has no allocation, and holds too much"));
+        }
+        Ok(heard)
     }
 
     /// The first turn of a data connection; it never ends with it.

@@ -112,7 +112,7 @@ pub(super) struct Work {
     /// Where in a datagram of DTLS the messages are; empty between datagrams.
     messages: Vec<Range<usize>>,
     /// What the client of this turn is to be the other end of from now on.
-    pub(super) bound: Option<Waiting>,
+    pub(super) bound: Option<(ConnectionId, Waiting)>,
     egress: Outbox,
     pub(super) reply: Vec<u8>,
     pub(super) shared: Shared,
@@ -246,7 +246,12 @@ impl Work {
                 self.handle_events(bytes);
                 self.connect(pending, path, now);
             }
-            Verdict::BindConnection(pending) => self.bind_connection(pending, path, now),
+            Verdict::BindConnection(pending) => match path {
+                ClientPath::Stream(id) => self.bind_connection(pending, id, now),
+                // Nobody asks for it over datagrams, and a connection of another shard cannot be
+                // had here.
+                _ => drop(self.server.drop(DropReason::SendFailed)),
+            },
         }
     }
 

@@ -152,6 +152,31 @@ async fn an_oversized_record_ends_the_session() {
     assert_eq!(server.server.connections("tls").await, 0.0);
 }
 
+/// What may be kept for a stranger is little, because there may be many of them.
+#[tokio::test]
+async fn a_stranger_who_reads_no_answers_or_begins_a_large_message_is_closed() {
+    let server = TestServer::start(|_| {});
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut deaf = socket.connect(server.turn()).await.unwrap();
+    let asking = async { while deaf.write_all(&binding_request().repeat(100)).await.is_ok() {} };
+    timeout(DEADLINE, asking).await.expect("it is closed, and not waited for");
+    assert_eq!(server.dropped("stream_full").await, 1.0);
+
+    let mut tcp = TcpStream::connect(server.turn()).await.unwrap();
+    let large = [&[0x40, 0, 0xFF, 0xFF][..], &[0; 8_000]].concat();
+    tcp.write_all(&[binding_request(), large.clone()].concat()).await.unwrap();
+    assert_eq!(read_to_end(&mut tcp).await.len(), 32, "the request before is answered");
+    assert_eq!(server.dropped("stream_full").await, 2.0);
+
+    let mut client = Client::tcp(server.turn()).await;
+    assert_eq!(client.allocate().await, 200);
+    client.send_raw(&large).await;
+    client.send_raw(&vec![0; 65_536 - 8_000]).await;
+    assert_eq!(client.refresh(600).await, 200, "with an allocation it may");
+    assert_eq!(server.dropped("channel_unbound").await, 1.0);
+}
+
 #[tokio::test]
 async fn a_half_closed_connection_is_answered_and_closed() {
     let server = TestServer::start(|_| {});

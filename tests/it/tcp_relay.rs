@@ -21,6 +21,8 @@ use super::tls::Tls;
 const LIVE: &str = "hairpin_peer_connections";
 /// Enough to fill every buffer on the way.
 const VOLUME: usize = 8 << 20;
+/// What is written at once where it does not matter: a whole record of TLS.
+const PORTION: usize = 16_384;
 
 /// How the client's connections reach the server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -130,8 +132,11 @@ async fn next(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Option<u8>
     }
 }
 
-async fn send<S: Stream>(mut to: WriteHalf<S>, bytes: Vec<u8>) -> WriteHalf<S> {
-    to.write_all(&bytes).await.unwrap();
+/// Over TLS, each portion is a record.
+async fn send<S: Stream>(mut to: WriteHalf<S>, bytes: Vec<u8>, portion: usize) -> WriteHalf<S> {
+    for portion in bytes.chunks(portion) {
+        to.write_all(portion).await.unwrap();
+    }
     to.flush().await.unwrap();
     to
 }
@@ -144,12 +149,12 @@ async fn expect<S: Stream>(mut from: ReadHalf<S>, bytes: &[u8]) -> ReadHalf<S> {
 }
 
 /// Both ways at once, each way ended behind its last byte, and seen to end.
-async fn exchange(client: Box<dyn Stream>, peer: TcpStream) {
+async fn exchange(client: Box<dyn Stream>, peer: TcpStream, portion: usize) {
     let (up, down) = (data(VOLUME, 11), data(VOLUME + 77, 5));
     let (from_server, to_server) = tokio::io::split(client);
     let (from_relay, to_relay) = tokio::io::split(peer);
-    let sending = tokio::spawn(send(to_server, up.clone()));
-    let answering = tokio::spawn(send(to_relay, down.clone()));
+    let sending = tokio::spawn(send(to_server, up.clone(), portion));
+    let answering = tokio::spawn(send(to_relay, down.clone(), portion));
     let (mut at_peer, mut at_client) =
         tokio::join!(expect(from_relay, &up), expect(from_server, &down));
     let (mut to_server, mut to_relay) = (sending.await.unwrap(), answering.await.unwrap());
@@ -166,9 +171,10 @@ async fn connections_carry_data_both_ways_on_any_shard() {
     {
         let world = World::start(fourth, threads, over, |_| {});
         let mut client = world.allocated().await;
-        for _ in 0..3 {
+        // Records that fill what is read at once, and others of which the last one is cut.
+        for portion in [16_384, 8_000, 1_400] {
             let (stream, peer) = world.pair(&mut client).await;
-            exchange(stream, peer).await;
+            exchange(stream, peer, portion).await;
         }
         world.until_live(0.0).await;
         // While the allocation lives, and to which transport they belong.
@@ -384,7 +390,10 @@ async fn slow_reader_stops_the_writer_and_loses_nothing() {
             assert!((100_000..40 << 20).contains(&sent), "{sent} bytes are on their way");
         }
         let (up, down) = (all[sent_up..].to_vec(), all[sent_down..].to_vec());
-        let sending = (tokio::spawn(send(to_server, up)), tokio::spawn(send(to_relay, down)));
+        let sending = (
+            tokio::spawn(send(to_server, up, PORTION)),
+            tokio::spawn(send(to_relay, down, PORTION)),
+        );
         tokio::join!(expect(from_relay, &all), expect(from_server, &all));
         sending.0.await.unwrap();
         sending.1.await.unwrap();
@@ -419,7 +428,7 @@ async fn each_direction_ends_by_itself() {
         assert_eq!(heard, "over");
         let (from_server, _to_server) = tokio::io::split(stream);
         let (_from_relay, to_relay) = tokio::io::split(peer);
-        let sending = tokio::spawn(send(to_relay, all.clone()));
+        let sending = tokio::spawn(send(to_relay, all.clone(), PORTION));
         let mut at_client = expect(from_server, &all).await;
         sending.await.unwrap().shutdown().await.unwrap();
         assert_eq!(next(&mut at_client).await.unwrap(), None);
@@ -432,7 +441,7 @@ async fn each_direction_ends_by_itself() {
         let mut at_client = expect(from_server, b"over").await;
         assert_eq!(next(&mut at_client).await.unwrap(), None);
         let (from_relay, _to_relay) = tokio::io::split(peer);
-        let sending = tokio::spawn(send(to_server, all.clone()));
+        let sending = tokio::spawn(send(to_server, all.clone(), PORTION));
         let mut at_peer = expect(from_relay, &all).await;
         sending.await.unwrap().shutdown().await.unwrap();
         assert_eq!(next(&mut at_peer).await.unwrap(), None);
@@ -641,7 +650,7 @@ async fn data_over_the_bandwidth_waits_and_none_is_lost() {
     let all = data(AMOUNT, 33);
     let (_from_server, to_server) = tokio::io::split(stream);
     let (from_relay, _to_relay) = tokio::io::split(peer);
-    let sending = tokio::spawn(send(to_server, all.clone()));
+    let sending = tokio::spawn(send(to_server, all.clone(), PORTION));
     expect(from_relay, &all).await;
     sending.await.unwrap();
     // One second's worth is free, and so is what is read last.

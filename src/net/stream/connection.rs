@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use super::opening::Opening;
 use super::proxy::Ends;
 use super::spare;
-use super::tls::{Agreed, Session};
+use super::tls::{Agreed, READ_LEN, Session};
 use crate::stun::{ChannelRange, framing};
 use crate::turn::{FiveTuple, Transport};
 
@@ -25,6 +25,14 @@ use crate::turn::{FiveTuple, Transport};
 const DATA_WAITING_MAX: usize = 256 * 1024;
 /// Bytes of all that may wait; the difference is room for responses.
 const WAITING_MAX: usize = DATA_WAITING_MAX + 64 * 1024;
+/// Bytes that may wait for a client without an allocation: it can have asked for some answers at
+/// once, and has nothing else to wait for.
+const STRANGER_WAITING_MAX: usize = 16 * 1024;
+/// The beginning of a message that is kept for one without an allocation. A request with all that
+/// authenticates it and the longest user name is half as long.
+const STRANGER_INCOMPLETE_MAX: usize = 4 * 1024;
+/// What the buffer for beginnings of messages keeps of its memory.
+const SPARE_MAX: usize = 4 * 1024;
 /// The largest frame: ChannelData or STUN with a full length field.
 pub(in crate::net) const FRAME_LEN_MAX: usize = 65_556;
 
@@ -158,13 +166,17 @@ impl Connection {
     }
 
     /// Reads what has arrived into `buffer`, of which it returns the used part; in front of it is
-    /// what was left over. Nothing there is `None`, the end of the stream an empty range.
+    /// what was left over. Nothing there is `None`, the end of the stream an empty range. The last
+    /// [`READ_LEN`] bytes of the buffer are for what TLS decrypts.
     pub(in crate::net) fn read(&self, buffer: &mut [u8]) -> io::Result<Option<Range<usize>>> {
         let mut incomplete = self.incomplete.borrow_mut();
         let left_over = incomplete.len();
         buffer[..left_over].copy_from_slice(&incomplete);
         let read = match &mut *self.session.borrow_mut() {
-            None => self.tcp.try_read(&mut buffer[left_over..]),
+            None => {
+                let end = buffer.len().saturating_sub(READ_LEN);
+                self.tcp.try_read(&mut buffer[left_over..end])
+            }
             Some(session) => session.read(&self.tcp, &mut buffer[left_over..]),
         };
         // The session answers by itself; what the kernel did not take must go out later.
@@ -176,7 +188,6 @@ impl Connection {
             Ok(0) => Ok(Some(0..0)),
             Ok(read) => {
                 incomplete.clear();
-                spare::take_back(&mut incomplete);
                 Ok(Some(0..left_over + read))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -186,7 +197,11 @@ impl Connection {
 
     /// Keeps the beginning of a message until the rest arrives.
     pub(in crate::net) fn keep(&self, beginning: &[u8]) {
-        spare::extend(&mut self.incomplete.borrow_mut(), beginning);
+        let mut incomplete = self.incomplete.borrow_mut();
+        if beginning.is_empty() && incomplete.capacity() > SPARE_MAX {
+            *incomplete = Vec::new();
+        }
+        incomplete.extend_from_slice(beginning);
     }
 
     /// Queues a frame: `header`, `data` and `padding` zeros. [`Connection::flush`] sends it.
@@ -208,6 +223,12 @@ impl Connection {
         spare::extend(&mut waiting, data);
         waiting.extend_from_slice(&[0; 3][..padding]);
         Ok(())
+    }
+
+    /// Whether it holds more than it may for a client without an allocation.
+    pub(in crate::net) fn is_greedy(&self) -> bool {
+        self.waiting.borrow().len() > STRANGER_WAITING_MAX
+            || self.incomplete.borrow().len() > STRANGER_INCOMPLETE_MAX
     }
 
     /// Makes a flush due, and tells whether none was.
@@ -234,6 +255,10 @@ impl Connection {
         let (written, blocked) = self.write(&waiting)?;
         waiting.drain(..written);
         spare::take_back(&mut waiting);
+        if blocked {
+            // Many may wait for long, so none holds more than it needs.
+            waiting.shrink_to_fit();
+        }
         if blocked && !self.blocked.replace(blocked) {
             self.wake.notify_one();
         }

@@ -23,12 +23,14 @@ use super::{DataTally, Waiting};
 use crate::net::clock;
 use crate::net::quota::Bandwidth;
 use crate::net::shard::Shard;
+use crate::net::stream::tls::READ_LEN;
 use crate::net::stream::{Connection, write_all};
 use crate::net::udp::guard;
 use crate::turn::Transport;
 use crate::turn::stats::Direction;
 
-/// The most that is read at once. TLS needs as much for what it may hold back.
+/// The most that is read at once. TLS needs as much for what it may hold back, and room for the
+/// ciphertext besides.
 const PORTION_MAX: usize = 64 * 1024;
 
 /// A client's connection and a peer's that have become one.
@@ -83,11 +85,10 @@ impl DataConnection {
         now: Instant,
         mut relayed: impl FnMut(Direction, Transport, usize),
     ) -> io::Result<bool> {
-        let buffer = &mut buffer[..PORTION_MAX];
         self.flush()?;
         self.paused = self.bandwidth.as_ref().and_then(|user| user.resumes(now));
         if self.reads_client() {
-            match self.client.read(buffer)? {
+            match self.client.read(&mut buffer[..PORTION_MAX + READ_LEN])? {
                 Some(read) if read.is_empty() => self.to_peer = Way::Ending,
                 Some(read) => {
                     relayed(Direction::ToPeer, self.transport, read.len());
@@ -98,7 +99,7 @@ impl DataConnection {
             }
         }
         if self.reads_peer() {
-            match self.peer.try_read(buffer) {
+            match self.peer.try_read(&mut buffer[..PORTION_MAX]) {
                 Ok(0) => self.to_client = Way::Ending,
                 Ok(read) => {
                     relayed(Direction::ToClient, self.transport, read);

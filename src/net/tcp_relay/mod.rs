@@ -264,14 +264,24 @@ impl Work {
     pub(super) fn bind_connection(
         &mut self,
         pending: PendingConnectionBind,
-        path: ClientPath,
+        client: ConnectionId,
         now: Now,
     ) {
         let found = self.shared.rendezvous.take(pending.id(), pending.username());
         let result = found.as_ref().map(drop).map_err(|&error| error);
         self.server.connection_bound(pending, result, now, &mut self.reply);
-        self.reply_to(path);
-        self.bound = found.ok();
+        self.reply_to(ClientPath::Stream(client));
+        self.bound = found.ok().map(|waiting| (client, waiting));
+    }
+
+    /// Whether this client has become the other end of a peer's connection in this turn.
+    pub(super) fn is_bound(&self, client: ConnectionId) -> bool {
+        self.bound.as_ref().is_some_and(|&(bound, _)| bound == client)
+    }
+
+    /// The peer's connection that it has become the other end of.
+    pub(super) fn take_bound(&mut self, client: ConnectionId) -> Option<Waiting> {
+        self.bound.take_if(|(bound, _)| *bound == client).map(|(_, waiting)| waiting)
     }
 }
 
