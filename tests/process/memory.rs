@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use hairpin::stun::ChannelNumber;
+use serde_json::Value;
 
 use crate::client::Client;
-use crate::server::{Server, Settings};
+use crate::server::{Server, Settings, hairpin, run};
 
 const SECRET: &str = "a-shared-secret-of-32-characters";
 const PIECE: usize = 1 << 20;
@@ -30,6 +31,28 @@ fn a_serving_process_holds_no_password() {
     for password in ["down-the-rabbit-hole", "can-we-fix-it-yes-we-can", r"fix-\u0069t-yes"] {
         assert_eq!(occurrences(pid, password), 0, "{password}");
     }
+}
+
+/// The budget of an allocation with one channel, in a debug build too. What is paid once is paid by
+/// the allocations before.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_allocation_with_a_channel_takes_no_more_than_2_kib() {
+    let limits = "unauthenticated_per_source = 0\nallocations_per_user = 0";
+    let server = Server::start(&Settings { limits, ..Settings::default() });
+    let (turn, pid) = (format!("turn:{}", server.turn), server.process().pid().to_string());
+    let opened = |clients: &str| {
+        let load = ["--user", "alice", "--pass", "wonderland", "--pid", &pid, "--json"];
+        let brief = ["--clients", clients, "--rate", "100", "--duration", "100ms"];
+        let ended = run(hairpin().args(["bench", &turn, "--warm-up", "0s"]).args(load).args(brief));
+        assert!(ended.status.success(), "{ended:?}");
+        let document: Value = serde_json::from_str(&ended.stdout).unwrap();
+        document["results"][0]["opened"]["server_bytes_per_allocation"].as_u64().unwrap()
+    };
+    opened("100");
+    let bytes = opened("4000");
+    assert!((200..=2048).contains(&bytes), "{bytes}");
+    server.stop();
 }
 
 /// How often the bytes are in the writable memory of a process.
