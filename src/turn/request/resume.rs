@@ -11,9 +11,10 @@ use crate::stun::Code;
 use crate::stun::attribute::{Lifetime, MobilityTicket, RequestedAddressFamily};
 use crate::turn::Now;
 use crate::turn::allocation::{AllocationId, FiveTuple, RelayedAddress, Transport};
+use crate::turn::answer::Answer;
 use crate::turn::event::{CloseReason, Event};
 use crate::turn::mobility::{Claim, Claimed, Moved, PendingResume, Refused};
-use crate::turn::server::{Answer, Server};
+use crate::turn::server::Server;
 use crate::turn::verdict::Verdict;
 
 impl Server {
