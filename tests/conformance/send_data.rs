@@ -1,6 +1,6 @@
 //! Send and Data indications: RFC 8656 §11.
 
-use hairpin::turn::DropReason;
+use hairpin::turn::{DropReason, Transport};
 
 use crate::wire::{self, Msg, attr, peer, raw};
 use crate::world::{Client, Delivery, PEER, PEER_V6, World, allocated, allocated_v6};
@@ -46,22 +46,29 @@ fn send_with_attributes_not_understood_is_dropped() {
     client.indicate(&mut world, &optional).relayed();
 }
 
-/// RFC 8656 §11.2, and §13: between families, and within IPv6, it has no meaning.
+/// RFC 8656 §11.2, and §13: between families, and within IPv6, it has no meaning, except to
+/// clients over streams (§15).
 #[test]
-fn dont_fragment_sets_the_df_bit_of_ipv4_and_of_nothing_else() {
+fn dont_fragment_sets_the_df_bit_of_ipv4_and_for_streams() {
     let mut world = World::with(|setup| setup.config.dont_fragment = true);
     let whole = raw(attr::DONT_FRAGMENT, b"");
-    for (here, family, to, set) in [
+    let ways = [
         ("198.51.100.1:4000", 1, PEER, true),
-        ("198.51.100.1:4001", 2, "[2a00:1450::8]:9000", false),
+        ("198.51.100.1:4001", 2, PEER_V6, false),
         ("[2a00:99::1]:4000", 1, PEER, false),
-        ("[2a00:99::1]:4001", 2, "[2a00:1450::8]:9000", false),
-    ] {
+        ("[2a00:99::1]:4001", 2, PEER_V6, false),
+    ];
+    let over = |transport| ways.map(|way| (transport, way));
+    for (transport, (here, family, to, within_ipv4)) in
+        Transport::ALL.iter().flat_map(|&transport| over(transport))
+    {
+        let set = within_ipv4 || transport.is_stream();
         let mut client = Client::at(here);
+        client.five.transport = transport;
         client.allocate_with(&mut world, &[crate::wire::family(family), whole.clone()]);
         client.permit(&mut world, &[to]);
         client.indicate(&mut world, &[peer(to), whole.clone(), data(b"x")]).relayed();
-        assert_eq!(world.dont_fragment, set, "from {here} to {to}");
+        assert_eq!(world.dont_fragment, set, "from {here} over {transport:?} to {to}");
         client.indicate(&mut world, &[peer(to), data(b"x")]).relayed();
         assert!(!world.dont_fragment);
         assert_eq!(client.bind(&mut world, 0x4000, to), 0);
