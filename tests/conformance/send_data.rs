@@ -185,6 +185,47 @@ fn datagram_too_large_to_be_wrapped_is_dropped() {
     assert_eq!(delivery, Delivery::Dropped(DropReason::TooLarge));
 }
 
+/// RFC 8656 §3.7: over a stream nothing limits a message but its length field.
+#[test]
+fn largest_datagrams_of_peers_fit_into_a_stream() {
+    for transport in [Transport::Tcp, Transport::Tls] {
+        let mut world = World::new();
+        let mut client = Client::at("198.51.100.1:4000");
+        client.five.transport = transport;
+        let relay = client.allocate(&mut world);
+        client.permit(&mut world, &[PEER]);
+        let bytes = vec![7; 65_507];
+        let to = |peer: &str| (client.five.client, peer.parse().unwrap());
+        let (at, peer) = to(PEER);
+        let data = Delivery::Data { client: at, peer, data: bytes.clone() };
+        assert_eq!(world.peer_sends(relay, PEER, &bytes), data);
+        assert_eq!(client.bind(&mut world, 0x4000, PEER), 0);
+        let data = Delivery::Channel { client: at, number: 0x4000, data: bytes };
+        assert_eq!(world.peer_sends(relay, PEER, &[7; 65_507]), data);
+    }
+}
+
+/// The same of IPv6, whose largest datagram is one too large for a Data indication.
+#[test]
+fn largest_datagrams_of_ipv6_peers_fit_into_channel_data() {
+    let mut world = World::new();
+    let mut client = Client::at("198.51.100.1:4000").over_tcp();
+    let relay = client.allocate_with(&mut world, &[wire::family(2)]);
+    client.permit(&mut world, &[PEER_V6]);
+    let (at, peer) = (client.five.client, PEER_V6.parse().unwrap());
+    let most = 65_532 - (4 + 20) - 4;
+    let data = Delivery::Data { client: at, peer, data: vec![7; most] };
+    assert_eq!(world.peer_sends(relay, PEER_V6, &vec![7; most]), data);
+    let delivery = world.peer_sends(relay, PEER_V6, &vec![7; most + 1]);
+    assert_eq!(delivery, Delivery::Dropped(DropReason::TooLarge));
+    client.bind(&mut world, 0x4000, PEER_V6);
+    // 65,527 is what UDP holds; a client of the same server may send what ChannelData holds.
+    for length in [65_527, 65_535] {
+        let data = Delivery::Channel { client: at, number: 0x4000, data: vec![7; length] };
+        assert_eq!(world.peer_sends(relay, PEER_V6, &vec![7; length]), data);
+    }
+}
+
 /// RFC 8489 §9, in an indication: nobody checks the integrity, but what is behind it is not seen
 #[test]
 fn attributes_behind_an_integrity_do_not_count_in_send_either() {
