@@ -248,6 +248,14 @@ fn list_of_unknown_attributes_is_capped() {
 
 /// RFC 8489 §6.3.1
 #[test]
+fn many_copies_of_one_unknown_attribute_do_not_hide_another() {
+    let copies = (0..16).fold(binding(), |msg, _| msg.attr(0x7F00, b""));
+    let request = copies.attr(0x7F02, b"").attr(0x7F00, b"").finish();
+    assert_eq!(deliver(&request).reply().unknown(), [0x7F00, 0x7F02]);
+}
+
+/// RFC 8489 §6.3.1
+#[test]
 fn authentication_comes_before_unknown_attributes() {
     let bare = Msg::new(ALLOCATE, ID).attr(0x7F00, b"").finish();
     assert_eq!(deliver(&bare).reply().code(), 401);
