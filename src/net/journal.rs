@@ -13,7 +13,7 @@ use crate::turn::{AllocationId, Event};
 pub(super) fn record(event: &Event, relayed: impl Fn(AllocationId) -> Option<SocketAddr>) {
     match event {
         Event::Opened { client, relayed, username, .. } => {
-            info!(user = %escaped(username), client = %client.client,
+            info!(user = %escaped(username), client = %client.client, server = %client.server,
                 transport = client.transport.label(), relayed = %relayed.0, "allocation opened");
         }
         Event::Permitted { id, peer, .. } => {
