@@ -113,6 +113,8 @@ impl Server {
         self.stats.allocation_arrived(allocation.client.transport);
         let id = self.allocations.insert(*allocation);
         self.tell_all_of(id);
+        // The shard it comes from may have looked at what the machine is at another time.
+        self.ask_again(id);
         match self.check_vacant(&claim.from) {
             Ok(()) => {
                 self.follow(id, &claim, lifetime, now);
