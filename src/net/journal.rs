@@ -13,7 +13,7 @@ use crate::turn::{AllocationId, Event};
 pub(super) fn record(event: &Event, relayed: impl Fn(AllocationId) -> Option<SocketAddr>) {
     match event {
         Event::Opened { client, relayed, username, .. } => {
-            info!(user = %escaped(username), client = %client.client,
+            info!(user = %escaped(username), client = %client.client, server = %client.server,
                 transport = client.transport.label(), relayed = %relayed.0, "allocation opened");
         }
         Event::Permitted { id, peer, .. } => {
@@ -25,6 +25,14 @@ pub(super) fn record(event: &Event, relayed: impl Fn(AllocationId) -> Option<Soc
         }
         Event::Connected { id, peer } => {
             debug!(relayed = relayed(*id).map(tracing::field::display), %peer, "peer connected");
+        }
+        Event::Unpermitted { id, peer } => {
+            debug!(relayed = relayed(*id).map(tracing::field::display), %peer,
+                "permission ended: the peer is forbidden now");
+        }
+        Event::Parted { id, peer } => {
+            debug!(relayed = relayed(*id).map(tracing::field::display), %peer,
+                "channel or connection ended: the peer is forbidden now");
         }
         Event::Resumed { client, relayed, .. } => {
             info!(client = %client.client, transport = client.transport.label(),

@@ -216,6 +216,7 @@ impl Shard {
         let (addresses, broadcasts) = super::own_addresses();
         self.work.server.set_own_addresses(addresses, broadcasts);
         self.work.look_outside();
+        self.work.handle_events(&[]);
     }
 
     /// Ends everything, with a line in the log for each allocation.

@@ -415,6 +415,7 @@ impl Work {
                     self.legs.remove(id);
                     self.tcp_legs.remove(id);
                 }
+                Event::Parted { id, peer } => self.part(id, peer),
                 Event::Switched { id, .. } => self.switch(id),
                 _ => {}
             }

@@ -104,6 +104,21 @@ pub fn message_type(method: Method, class: Class) -> u16 {
     (m & 0b1111_1000_0000) << 2 | (m & 0b0000_0111_0000) << 1 | m & 0b0000_0000_1111 | c
 }
 
+/// The class bits of a message type.
+pub(super) fn class_of(kind: u16) -> Class {
+    match (kind & 0x0100 != 0, kind & 0x0010 != 0) {
+        (false, false) => Class::Request,
+        (false, true) => Class::Indication,
+        (true, false) => Class::Success,
+        (true, true) => Class::Error,
+    }
+}
+
+/// All other bits of a message type.
+pub(super) fn method_of(kind: u16) -> Method {
+    Method::from_number((kind & 0x3E00) >> 2 | (kind & 0x00E0) >> 1 | kind & 0x000F)
+}
+
 /// A structurally valid STUN message.
 ///
 /// Every attribute lies within the datagram, and the fingerprint, where there is one, is right.
@@ -166,20 +181,13 @@ impl<'a> Message<'a> {
     /// The class: two bits of the type.
     #[must_use]
     pub fn class(&self) -> Class {
-        let kind = self.kind();
-        match (kind & 0x0100 != 0, kind & 0x0010 != 0) {
-            (false, false) => Class::Request,
-            (false, true) => Class::Indication,
-            (true, false) => Class::Success,
-            (true, true) => Class::Error,
-        }
+        class_of(self.kind())
     }
 
     /// The method: twelve bits of the type.
     #[must_use]
     pub fn method(&self) -> Method {
-        let kind = self.kind();
-        Method::from_number((kind & 0x3E00) >> 2 | (kind & 0x00E0) >> 1 | kind & 0x000F)
+        method_of(self.kind())
     }
 
     fn kind(&self) -> u16 {

@@ -1,6 +1,8 @@
 //! Allocations, with the permissions and channels that live and die inside them
 //! (RFC 8656 §6, §9, §12).
 
+mod policed;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -465,6 +467,11 @@ impl Allocations {
 
     pub(super) fn id_of_relayed(&self, relayed: RelayedAddress) -> Option<AllocationId> {
         self.by_relayed.get(&relayed).copied()
+    }
+
+    /// Every one there is.
+    pub(super) fn ids(&self) -> Vec<AllocationId> {
+        self.slots.keys().collect()
     }
 
     /// The one that expires next.

@@ -48,6 +48,11 @@ impl PeerConnections {
         found.map(|at| self.peers.swap_remove(at)).is_some()
     }
 
+    /// Forgets those to peers that are not `wanted`, and returns them.
+    pub(super) fn retain(&mut self, wanted: impl Fn(SocketAddr) -> bool) -> Vec<SocketAddr> {
+        self.peers.extract_if(.., |&mut peer| !wanted(peer)).collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.peers.len()
     }

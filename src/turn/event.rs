@@ -66,6 +66,21 @@ pub enum Event {
         /// The peer.
         peer: SocketAddr,
     },
+    /// The peer policy has come to forbid a peer: its permission is gone.
+    Unpermitted {
+        /// The allocation it belonged to.
+        id: AllocationId,
+        /// Who was let through.
+        peer: IpAddr,
+    },
+    /// The peer policy has come to forbid a peer: the channel that led to it is gone, or the
+    /// connection, which the driver has to end.
+    Parted {
+        /// The allocation it belonged to.
+        id: AllocationId,
+        /// The peer.
+        peer: SocketAddr,
+    },
     /// The client has come to another five-tuple, and is reached there as soon as it sends data
     /// (RFC 8016 §3.2.2).
     Resumed {

@@ -43,7 +43,9 @@ impl Transport {
     pub fn message_len_max(self) -> usize {
         match self {
             // What a UDP datagram holds over IPv4. Over IPv6 twenty bytes more would do.
-            Self::Udp | Self::Tcp | Self::Tls => 65_507,
+            Self::Udp => 65_507,
+            // What the length fields say: of STUN, to a multiple of four, and of ChannelData less.
+            Self::Tcp | Self::Tls => 20 + 65_532,
             // A message is a record (RFC 6347 §4.1.1).
             Self::Dtls => 1 << 14,
         }

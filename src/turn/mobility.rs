@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::allocation::{Allocation, FiveTuple, RelayedAddress};
-use super::server::Answer;
+use super::answer::Answer;
 use crate::stun::attribute::Lifetime;
 use crate::stun::{AddressFamily, Code, TransactionId};
 

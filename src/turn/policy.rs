@@ -3,6 +3,7 @@
 //! A [`PeerAddress`] can only be had from [`Policy::admit`], and only a `PeerAddress` can be bound
 //! to a channel or sent to, so no path can forget to ask.
 
+use std::mem::replace;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
@@ -222,16 +223,26 @@ impl Policy {
         })
     }
 
-    /// The machine's addresses have changed.
-    pub(super) fn set_own_addresses(&mut self, addresses: Vec<IpAddr>, broadcasts: Vec<Ipv4Addr>) {
-        self.host.addresses = addresses;
-        self.host.broadcasts = broadcasts;
+    /// The machine's addresses may have changed. Returns whether they have.
+    pub(super) fn set_own_addresses(
+        &mut self,
+        addresses: Vec<IpAddr>,
+        broadcasts: Vec<Ipv4Addr>,
+    ) -> bool {
+        let before = replace(&mut self.host.addresses, addresses);
+        let broadcasts_before = replace(&mut self.host.broadcasts, broadcasts);
+        (&before, &broadcasts_before) != (&self.host.addresses, &self.host.broadcasts)
     }
 
-    /// What the NAT in front does has changed.
-    pub(super) fn set_aliases(&mut self, aliases: Vec<Alias>, relay_addresses: Vec<IpAddr>) {
-        self.host.aliases = aliases;
-        self.host.relay_addresses = relay_addresses;
+    /// What the NAT in front does may have changed. Returns whether it has.
+    pub(super) fn set_aliases(
+        &mut self,
+        aliases: Vec<Alias>,
+        relay_addresses: Vec<IpAddr>,
+    ) -> bool {
+        let before = replace(&mut self.host.aliases, aliases);
+        let relays_before = replace(&mut self.host.relay_addresses, relay_addresses);
+        (&before, &relays_before) != (&self.host.aliases, &self.host.relay_addresses)
     }
 
     /// Whether packets to `ip` arrive at this machine, directly or through the NAT in front of it.

@@ -78,23 +78,24 @@ impl Server {
         if length + overhead > transport.message_len_max() {
             return Err(DropReason::TooLarge);
         }
+        let field = u16::try_from(length).map_err(|_| DropReason::TooLarge)?;
         allocation.admit(Direction::ToClient, from.ip(), length, now.instant)?;
         self.stats.relay(Direction::ToClient, transport, length);
-        // Fits: no message is longer than 2^16.
-        let length = length as u16;
         let (header, padding) = match channel {
             Some(number) => {
                 let padding = if transport.is_stream() { padding_of(length) } else { 0 };
-                (channel_data_header(&channel::header(number, length)), padding)
+                (channel_data_header(&channel::header(number, field)), padding)
             }
-            None => (self.data_indication_header(from, length), padding_of(length)),
+            None => (self.data_indication_header(from, field), padding_of(length)),
         };
         Ok(Verdict::ToClient { to: on, header, padding })
     }
 
     /// All of a Data indication up to the data (RFC 8656 §11.3).
     fn data_indication_header(&mut self, from: SocketAddr, length: u16) -> Header {
-        let body = data_indication_body_len(from, 0) as u16 + length.next_multiple_of(4);
+        let data = usize::from(length);
+        // Fits: it has been looked at whether the message does.
+        let body = (data_indication_body_len(from, data) + data) as u16;
         let mut header = self.data_indication_start(from, body);
         header.push(&AttributeType::DATA.0.to_be_bytes());
         header.push(&length.to_be_bytes());
@@ -130,12 +131,11 @@ fn channel_data_header(bytes: &[u8; channel::HEADER_LEN]) -> Header {
 
 /// XOR-PEER-ADDRESS, the header of DATA, and DATA's padding, but not the data.
 fn data_indication_body_len(from: SocketAddr, length: usize) -> usize {
-    let padding = length.next_multiple_of(4) - length;
-    ATTRIBUTE_HEADER_LEN + address_len(from) + ATTRIBUTE_HEADER_LEN + padding
+    ATTRIBUTE_HEADER_LEN + address_len(from) + ATTRIBUTE_HEADER_LEN + padding_of(length)
 }
 
-fn padding_of(length: u16) -> usize {
-    usize::from(length.next_multiple_of(4) - length)
+fn padding_of(length: usize) -> usize {
+    length.next_multiple_of(4) - length
 }
 
 /// Bytes of an address attribute's value.

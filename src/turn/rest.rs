@@ -55,13 +55,16 @@ impl std::fmt::Debug for Credentials {
 /// Whether a user name is a time-limited one whose time has not passed.
 ///
 /// The time is compared and never calculated with, for whoever sent it has proven nothing yet.
-/// What follows the first colon is the service's own; without a colon the name is all time.
+/// What follows the first colon is the service's own; without a colon the name is all time. One
+/// time has one spelling: with zeros in front it would be another user's name.
 #[must_use]
 pub fn is_valid_at(username: &str, unix_secs: u64) -> bool {
     let expires = username.split_once(':').map_or(username, |(expires, _)| expires);
     // `parse` would take a sign too, and nobody mints one.
     let digits_only = expires.bytes().all(|byte| byte.is_ascii_digit());
-    digits_only && expires.parse::<u64>().is_ok_and(|expires| expires >= unix_secs)
+    digits_only
+        && !expires.starts_with('0')
+        && expires.parse::<u64>().is_ok_and(|expires| expires >= unix_secs)
 }
 
 /// Where the account's name begins: behind the first colon, or, where there is none, at the start.
@@ -108,6 +111,9 @@ mod tests {
             "0x64:x",
             "1e9:x",
             "18446744073709551616:x",
+            "0:x",
+            "0100:x",
+            "00018446744073709551615:x",
         ] {
             assert!(!is_valid_at(name, 0), "{name:?}");
         }

@@ -1,5 +1,4 @@
-//! The server: its doors, the dispatch behind them, and the one place where a refusal becomes
-//! bytes.
+//! The server: its doors, and the dispatch behind them.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -11,7 +10,8 @@ use rand::{Rng, SeedableRng};
 
 use super::Now;
 use super::allocation::{AllocationId, Allocations, FiveTuple, RelayedAddress, Transport};
-use super::auth::{self, Authenticator, Signer};
+use super::answer::Answer;
+use super::auth::{self, Authenticator};
 use super::discovery::Discovery;
 use super::event::{CloseReason, Event};
 use super::limits::{self, SourceBuckets};
@@ -21,8 +21,8 @@ use super::request::allocate::Outcome;
 use super::request::{Reject, Request};
 use super::stats::{Direction, DropReason, RequestMethod, Stats};
 use super::verdict::Verdict;
-use crate::stun::attribute::{AlternateServer, AttributeType, ErrorCode, Software};
-use crate::stun::{Builder, ChannelRange, Class, Code, Message, Method, TransactionId};
+use crate::stun::attribute::AttributeType;
+use crate::stun::{ChannelRange, Class, Message, Method, ParseError};
 
 /// Client ports that are services which answer by themselves (echo, chargen, DNS), and 0: an
 /// answer there could start a loop, or hit somebody whose address was forged.
@@ -64,7 +64,7 @@ pub struct Server {
     /// Where clients were whose allocations other shards have now, as long as they are reached there.
     /// Clients choose the keys, hence a keyed hash. One for each allocation at most.
     pub(super) stubs: HashMap<FiveTuple, RelayedAddress, RandomState>,
-    authenticator: Authenticator,
+    pub(super) authenticator: Authenticator,
     unauthenticated: SourceBuckets,
     rng: StdRng,
 }
@@ -76,32 +76,8 @@ pub(super) struct Settings {
     pub(super) channels: ChannelRange,
     pub(super) alternates: Vec<SocketAddr>,
     pub(super) dont_fragment: bool,
-    software: Option<String>,
+    pub(super) software: Option<String>,
     pub(super) tcp_relay: bool,
-}
-
-/// Where a response goes and how it is signed.
-#[derive(Clone, Debug)]
-pub(super) struct Answer {
-    pub(super) method: Method,
-    pub(super) transaction_id: TransactionId,
-    pub(super) has_fingerprint: bool,
-    pub(super) from: FiveTuple,
-    pub(super) signer: Option<Signer>,
-    pub(super) now: Now,
-}
-
-impl Answer {
-    fn new(message: &Message<'_>, from: FiveTuple, now: Now) -> Self {
-        Self {
-            method: message.method(),
-            transaction_id: message.transaction_id(),
-            has_fingerprint: message.has_fingerprint(),
-            from,
-            signer: None,
-            now,
-        }
-    }
 }
 
 impl Server {
@@ -274,7 +250,11 @@ impl Server {
         now: Now,
         reply: &mut Vec<u8>,
     ) -> Result<Verdict, DropReason> {
-        let message = Message::parse(packet).map_err(|_| DropReason::Malformed)?;
+        let message = match Message::parse(packet) {
+            Ok(message) => message,
+            Err(ParseError::MagicCookie) => return self.refuse_classic(&from, packet, reply),
+            Err(_) => return Err(DropReason::Malformed),
+        };
         match (message.class(), message.method()) {
             (Class::Indication, Method::Send) => self.send_indication(&message, &from, now),
             (Class::Indication, Method::Binding) => Err(DropReason::Keepalive),
@@ -379,7 +359,7 @@ impl Server {
     }
 
     /// Whether a request from there may be answered at all.
-    fn may_be_answered(&self, from: &FiveTuple) -> bool {
+    pub(super) fn may_be_answered(&self, from: &FiveTuple) -> bool {
         let ip = from.client.ip();
         let unicast = !ip.is_multicast() && !ip.is_unspecified() && !self.policy.is_broadcast(ip);
         unicast
@@ -425,43 +405,6 @@ impl Server {
         });
     }
 
-    /// Writes a success response.
-    pub(super) fn succeed(
-        &mut self,
-        answer: &Answer,
-        reply: &mut Vec<u8>,
-        attributes: impl FnOnce(Builder<'_>) -> Builder<'_>,
-    ) {
-        self.count(answer, None);
-        let builder = Builder::new(reply, answer.method, Class::Success, answer.transaction_id);
-        let software = self.config.software.as_deref().map(Software);
-        finish(attributes(builder).put_some(software.as_ref()), answer);
-    }
-
-    /// Writes an error response: no reason phrase, which would only make it larger. What is not
-    /// authenticated gets the least the RFCs allow.
-    pub(super) fn refuse(&mut self, answer: &Answer, reject: &Reject, reply: &mut Vec<u8>) {
-        let code = reject.code();
-        self.count(answer, Some(code));
-        let builder = Builder::new(reply, answer.method, Class::Error, answer.transaction_id)
-            .put(&ErrorCode { number: code.number(), reason: "" });
-        let builder = match reject {
-            Reject::UnknownAttributes(types) => builder.unknown_attributes(types),
-            Reject::Elsewhere(server) => builder.put(&AlternateServer(*server)),
-            _ if matches!(code, Code::Unauthenticated | Code::StaleNonce) => {
-                self.authenticator.challenge(builder, &answer.from, answer.now)
-            }
-            _ => builder,
-        };
-        finish(builder, answer);
-    }
-
-    fn count(&mut self, answer: &Answer, code: Option<Code>) {
-        if let Some(method) = RequestMethod::of(answer.method) {
-            self.stats.answer(method, answer.from.transport, code);
-        }
-    }
-
     /// Random bytes. Of a generator that cannot be run backwards: it has keyed the hash tables too.
     pub(super) fn random<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
@@ -476,14 +419,4 @@ impl std::fmt::Debug for Server {
             .field("allocations", &self.allocations.len())
             .finish_non_exhaustive()
     }
-}
-
-/// Signature and fingerprint, where there are to be any.
-fn finish(builder: Builder<'_>, answer: &Answer) {
-    let builder = match answer.signer {
-        Some(Signer { key, kind }) => builder.integrity(&key, kind),
-        None => builder,
-    };
-    let builder = if answer.has_fingerprint { builder.fingerprint() } else { builder };
-    builder.finish();
 }

@@ -36,7 +36,7 @@ pub enum Verdict {
         peer: PeerAddress,
         /// Bytes of the packet; may be empty, and still is a datagram.
         payload: Range<usize>,
-        /// With the DF bit set.
+        /// With the DF bit set, or, of IPv6, in no fragments.
         dont_fragment: bool,
     },
     /// Send `header`, the whole packet, and `padding` zero bytes to the allocation's client.

@@ -138,7 +138,7 @@ fn thousands_of_attributes_are_handled() {
     assert!(deliver(&Msg::new(BINDING, [1; 12]).raw(&optional).finish()).reply().is_success());
     let required = vec![[0x7F, 0x30, 0, 0]; 16_000].concat();
     let reply = deliver(&Msg::new(BINDING, [1; 12]).raw(&required).finish()).reply();
-    assert_eq!((reply.code(), reply.unknown().len()), (420, 16));
+    assert_eq!((reply.code(), reply.unknown()), (420, vec![0x7F30]));
     let integrities = vec![[0, 8, 0, 0]; 16_000].concat();
     let reply = deliver(&Msg::new(ALLOCATE, [1; 12]).raw(&integrities).finish()).reply();
     assert_eq!(reply.code(), 400);

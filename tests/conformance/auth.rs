@@ -625,6 +625,9 @@ fn expired_or_malformed_time_limited_names_are_401() {
         "-1:x".into(),
         format!("+{}:x", EPOCH_SECS + 60),
         format!(" {}:x", EPOCH_SECS + 60),
+        // Another spelling of a time that has not passed, and so another user.
+        format!("0{}:x", EPOCH_SECS + 60),
+        format!("000{}:x", EPOCH_SECS + 60),
         "0x7fffffff:x".into(),
         "18446744073709551616:x".into(),
         "99999999999999999999999999:x".into(),

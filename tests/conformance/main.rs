@@ -15,6 +15,7 @@ mod permissions;
 mod policy;
 mod redirect;
 mod refresh;
+mod renumbering;
 mod reservations;
 mod send_data;
 mod stun;

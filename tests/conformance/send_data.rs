@@ -1,6 +1,6 @@
 //! Send and Data indications: RFC 8656 §11.
 
-use hairpin::turn::DropReason;
+use hairpin::turn::{DropReason, Transport};
 
 use crate::wire::{self, Msg, attr, peer, raw};
 use crate::world::{Client, Delivery, PEER, PEER_V6, World, allocated, allocated_v6};
@@ -46,22 +46,29 @@ fn send_with_attributes_not_understood_is_dropped() {
     client.indicate(&mut world, &optional).relayed();
 }
 
-/// RFC 8656 §11.2, and §13: between families, and within IPv6, it has no meaning.
+/// RFC 8656 §11.2, and §13: between families, and within IPv6, it has no meaning, except to
+/// clients over streams (§15).
 #[test]
-fn dont_fragment_sets_the_df_bit_of_ipv4_and_of_nothing_else() {
+fn dont_fragment_sets_the_df_bit_of_ipv4_and_for_streams() {
     let mut world = World::with(|setup| setup.config.dont_fragment = true);
     let whole = raw(attr::DONT_FRAGMENT, b"");
-    for (here, family, to, set) in [
+    let ways = [
         ("198.51.100.1:4000", 1, PEER, true),
-        ("198.51.100.1:4001", 2, "[2a00:1450::8]:9000", false),
+        ("198.51.100.1:4001", 2, PEER_V6, false),
         ("[2a00:99::1]:4000", 1, PEER, false),
-        ("[2a00:99::1]:4001", 2, "[2a00:1450::8]:9000", false),
-    ] {
+        ("[2a00:99::1]:4001", 2, PEER_V6, false),
+    ];
+    let over = |transport| ways.map(|way| (transport, way));
+    for (transport, (here, family, to, within_ipv4)) in
+        Transport::ALL.iter().flat_map(|&transport| over(transport))
+    {
+        let set = within_ipv4 || transport.is_stream();
         let mut client = Client::at(here);
+        client.five.transport = transport;
         client.allocate_with(&mut world, &[crate::wire::family(family), whole.clone()]);
         client.permit(&mut world, &[to]);
         client.indicate(&mut world, &[peer(to), whole.clone(), data(b"x")]).relayed();
-        assert_eq!(world.dont_fragment, set, "from {here} to {to}");
+        assert_eq!(world.dont_fragment, set, "from {here} over {transport:?} to {to}");
         client.indicate(&mut world, &[peer(to), data(b"x")]).relayed();
         assert!(!world.dont_fragment);
         assert_eq!(client.bind(&mut world, 0x4000, to), 0);
@@ -176,6 +183,47 @@ fn datagram_too_large_to_be_wrapped_is_dropped() {
     assert!(matches!(world.peer_sends(relay, PEER, &vec![1; most]), Delivery::Data { .. }));
     let delivery = world.peer_sends(relay, PEER, &vec![1; 65_507]);
     assert_eq!(delivery, Delivery::Dropped(DropReason::TooLarge));
+}
+
+/// RFC 8656 §3.7: over a stream nothing limits a message but its length field.
+#[test]
+fn largest_datagrams_of_peers_fit_into_a_stream() {
+    for transport in [Transport::Tcp, Transport::Tls] {
+        let mut world = World::new();
+        let mut client = Client::at("198.51.100.1:4000");
+        client.five.transport = transport;
+        let relay = client.allocate(&mut world);
+        client.permit(&mut world, &[PEER]);
+        let bytes = vec![7; 65_507];
+        let to = |peer: &str| (client.five.client, peer.parse().unwrap());
+        let (at, peer) = to(PEER);
+        let data = Delivery::Data { client: at, peer, data: bytes.clone() };
+        assert_eq!(world.peer_sends(relay, PEER, &bytes), data);
+        assert_eq!(client.bind(&mut world, 0x4000, PEER), 0);
+        let data = Delivery::Channel { client: at, number: 0x4000, data: bytes };
+        assert_eq!(world.peer_sends(relay, PEER, &[7; 65_507]), data);
+    }
+}
+
+/// The same of IPv6, whose largest datagram is one too large for a Data indication.
+#[test]
+fn largest_datagrams_of_ipv6_peers_fit_into_channel_data() {
+    let mut world = World::new();
+    let mut client = Client::at("198.51.100.1:4000").over_tcp();
+    let relay = client.allocate_with(&mut world, &[wire::family(2)]);
+    client.permit(&mut world, &[PEER_V6]);
+    let (at, peer) = (client.five.client, PEER_V6.parse().unwrap());
+    let most = 65_532 - (4 + 20) - 4;
+    let data = Delivery::Data { client: at, peer, data: vec![7; most] };
+    assert_eq!(world.peer_sends(relay, PEER_V6, &vec![7; most]), data);
+    let delivery = world.peer_sends(relay, PEER_V6, &vec![7; most + 1]);
+    assert_eq!(delivery, Delivery::Dropped(DropReason::TooLarge));
+    client.bind(&mut world, 0x4000, PEER_V6);
+    // 65,527 is what UDP holds; a client of the same server may send what ChannelData holds.
+    for length in [65_527, 65_535] {
+        let data = Delivery::Channel { client: at, number: 0x4000, data: vec![7; length] };
+        assert_eq!(world.peer_sends(relay, PEER_V6, &vec![7; length]), data);
+    }
 }
 
 /// RFC 8489 §9, in an indication: nobody checks the integrity, but what is behind it is not seen

@@ -1,6 +1,8 @@
 //! RFC 8489, as far as it concerns UDP.
 
-use hairpin::turn::DropReason;
+use hairpin::stun::Code;
+use hairpin::turn::stats::RequestMethod;
+use hairpin::turn::{DropReason, Transport, Verdict};
 
 use crate::wire::{self, ALLOCATE, BINDING, Msg, REFRESH, attr, peer, raw};
 use crate::world::{Client, Mode, Outcome, PEER, World, allocated, five_tuple};
@@ -56,6 +58,36 @@ fn classic_allocate_is_silent() {
         world.deliver(client.five, &signed).dropped();
     }
     assert_eq!(world.server.allocations(), 1);
+}
+
+/// RFC 8489 §11: told so, as the client of a session has shown where it is
+#[test]
+fn request_without_the_cookie_within_dtls_is_500() {
+    let mut world = World::new();
+    let mut five = five_tuple("198.51.100.1:4000");
+    five.transport = Transport::Dtls;
+    for kind in [BINDING, ALLOCATE, REFRESH, 0x0002, 0x02AC] {
+        let mut packet = Msg::new(kind, ID).add(&[wire::transport(17)]).finish();
+        packet[4..8].copy_from_slice(b"\x9e\x37\x79\xb9");
+        let mut reply = Vec::new();
+        let verdict = world.server.handle_client(five, &packet, world.now, &mut reply);
+        assert!(matches!(verdict, Verdict::Reply), "{kind:#06x}: {verdict:?}");
+        assert_eq!(reply[..2], (kind | 0x0110).to_be_bytes());
+        assert_eq!(reply[4..20], packet[4..20], "all 128 bits of the transaction id");
+        assert_eq!(reply[20..], *b"\x00\x09\x00\x04\x00\x00\x05\x00");
+        // An indication, a response, and what is cut.
+        for class in [0x0010, 0x0100, 0x0110] {
+            packet[..2].copy_from_slice(&(kind | class).to_be_bytes());
+            assert_eq!(world.deliver(five, &packet).dropped(), DropReason::Malformed);
+        }
+        packet[..2].copy_from_slice(&kind.to_be_bytes());
+        packet.pop();
+        assert_eq!(world.deliver(five, &packet).dropped(), DropReason::Malformed);
+    }
+    let answers = world.server.stats();
+    let counted =
+        answers.answered(RequestMethod::Binding, Transport::Dtls, Some(Code::ServerError));
+    assert_eq!(counted, 1);
 }
 
 /// RFC 8489 §5
@@ -212,6 +244,14 @@ fn list_of_unknown_attributes_is_capped() {
     assert_eq!(reply.code(), 420);
     assert!(reply.bytes.len() <= request.len());
     assert_eq!(reply.unknown().len(), 16);
+}
+
+/// RFC 8489 §6.3.1
+#[test]
+fn many_copies_of_one_unknown_attribute_do_not_hide_another() {
+    let copies = (0..16).fold(binding(), |msg, _| msg.attr(0x7F00, b""));
+    let request = copies.attr(0x7F02, b"").attr(0x7F00, b"").finish();
+    assert_eq!(deliver(&request).reply().unknown(), [0x7F00, 0x7F02]);
 }
 
 /// RFC 8489 §6.3.1

@@ -318,7 +318,7 @@ impl World {
                 let mut packet = header.as_bytes().to_vec();
                 packet.extend(data);
                 packet.extend(vec![0; padding]);
-                read_delivery(client.client, &packet)
+                read_delivery(client, &packet)
             }
             other => panic!("a peer's packet becomes {other:?}"),
         }
@@ -531,12 +531,15 @@ impl World {
 }
 
 /// Reads what a client gets, and checks the form of it.
-fn read_delivery(client: SocketAddr, packet: &[u8]) -> Delivery {
+fn read_delivery(to: FiveTuple, packet: &[u8]) -> Delivery {
+    let client = to.client;
     if packet[0] >> 6 == 1 {
         let number = u16::from_be_bytes([packet[0], packet[1]]);
         let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-        assert_eq!(length, packet.len() - 4, "ChannelData over UDP is not padded");
-        return Delivery::Channel { client, number, data: packet[4..].to_vec() };
+        let is_stream = matches!(to.transport, Transport::Tcp | Transport::Tls);
+        let padded = if is_stream { length.next_multiple_of(4) } else { length };
+        assert_eq!(padded, packet.len() - 4, "ChannelData is padded over streams, and only there");
+        return Delivery::Channel { client, number, data: packet[4..4 + length].to_vec() };
     }
     let data = Parsed::strict(packet);
     assert_eq!(data.kind, wire::DATA_INDICATION);

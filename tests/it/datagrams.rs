@@ -132,6 +132,16 @@ impl Dtls {
         chain.iter().map(|certificate| certificate.to_der().unwrap()).collect()
     }
 
+    /// The protocol that was agreed on (RFC 7443).
+    pub(crate) fn protocol(&self) -> Option<&[u8]> {
+        self.stream.ssl().selected_alpn_protocol()
+    }
+
+    /// The suite, as OpenSSL calls it.
+    pub(crate) fn suite(&self) -> &str {
+        self.stream.ssl().current_cipher().unwrap().name()
+    }
+
     pub(crate) fn version(&self) -> Option<SslVersion> {
         self.stream.ssl().version2()
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hairpin::config::Config;
 use hairpin::net::certificates::{Files, Pair, Reload};
-use openssl::ssl::SslVersion;
+use openssl::ssl::{SslContextBuilder, SslVersion};
 use tokio::time::{Instant, sleep};
 
 use super::client::{Client, DEADLINE, Peer, Received, binding_request};
@@ -430,6 +430,43 @@ async fn rsa_key_serves_with_its_whole_chain() {
     let client = Dtls::connected(server.turn().ip(), server.turn()).await;
     assert_eq!(client.shown(), chain);
     assert_eq!(client.version(), Some(SslVersion::DTLS1_2));
+    assert_eq!(client.suite(), "ECDHE-RSA-AES256-GCM-SHA384", "the server's own choice");
+    // The one that RFC 8489 §6.2.3 wants every server to know, and no compression in the hello.
+    let suite = "ECDHE-RSA-AES128-GCM-SHA256";
+    let only = context(|context| context.set_cipher_list(suite).unwrap());
+    let mut client = Dtls::new(server.turn().ip(), server.turn(), &only).await;
+    client.connect().await;
+    assert_eq!(client.suite(), suite);
+    assert_eq!(Client::within(client).allocate().await, 200);
+}
+
+/// RFC 7443
+#[tokio::test]
+async fn protocols_are_negotiated_where_the_client_asks() {
+    let server = start(24, |_| {});
+    let ip = server.turn().ip();
+    for (offered, chosen) in [
+        (&b""[..], None),
+        (b"\x09stun.turn", Some(&b"stun.turn"[..])),
+        (b"\x12stun.nat-discovery", Some(b"stun.nat-discovery")),
+        (b"\x02h2\x12stun.nat-discovery\x09stun.turn", Some(b"stun.turn")),
+    ] {
+        let offers = |context: &mut SslContextBuilder| {
+            if !offered.is_empty() {
+                context.set_alpn_protos(offered).unwrap();
+            }
+        };
+        let mut dtls = Dtls::new(ip, server.turn(), &context(offers)).await;
+        dtls.connect().await;
+        assert_eq!(dtls.protocol(), chosen, "{offered:?}");
+        assert_eq!(Client::within(dtls).allocate().await, 200);
+    }
+    let offers = context(|context| context.set_alpn_protos(b"\x02h2\x08http/1.1").unwrap());
+    let mut refused = Dtls::new(ip, server.turn(), &offers).await;
+    refused.greet().await;
+    let answer = refused.answer().await;
+    // One fatal alert: no_application_protocol.
+    assert_eq!((answer[0], &answer[13..]), (21, &[2, 120][..]), "{answer:?}");
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ async fn every_size_passes_both_ways_and_the_stream_stays_in_step() {
     let server = server();
     let (mut client, peer) = connected(&server).await;
     let relayed = client.relayed();
-    for size in (0..=9).chain([500, 1_200, 1_472, 4_096, 9_000, 65_000]) {
+    for size in (0..=9).chain([500, 1_200, 1_472, 4_096, 9_000, 65_000, 65_507]) {
         let data: Vec<u8> = (0..size).map(|at| (at * 7 + size) as u8).collect();
         client.send_channel(CHANNEL, &data).await;
         assert_eq!(peer.recv().await, (relayed, data.clone()), "{size} bytes to the peer");
@@ -63,7 +63,7 @@ async fn send_and_data_indications_pass_over_tcp() {
     assert_eq!(client.allocate().await, 200);
     let peer = Peer::at(server.turn().ip());
     assert_eq!(client.permit(peer.address()).await, 200);
-    for size in [0, 1, 2, 3, 1_000, 65_000] {
+    for size in [0, 1, 2, 3, 1_000, 65_000, 65_507] {
         let data = vec![size as u8; size];
         client.send(peer.address(), &data).await;
         assert_eq!(peer.recv().await, (client.relayed(), data.clone()));

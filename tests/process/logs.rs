@@ -22,6 +22,7 @@ fn an_allocation_is_a_line_when_it_opens_and_a_line_when_it_closes() {
         let server = Server::start(&Settings { log: &log, ..Settings::default() });
         let client = Client::allocate(server.turn, "alice", "wonderland").unwrap();
         let (local, relayed) = (client.socket.local_addr().unwrap(), client.relayed);
+        let server_at = server.turn;
         let peer = echoed(&client, 3, b"four");
         client.refresh(0).unwrap();
         let log = server.stop();
@@ -38,6 +39,7 @@ fn an_allocation_is_a_line_when_it_opens_and_a_line_when_it_closes() {
             assert_eq!(field(line, "relayed"), relayed.to_string());
             assert_eq!(field(line, "transport"), "udp");
         }
+        assert_eq!(field(&opened, "server"), server_at.to_string(), "the whole five-tuple");
         for (name, value) in [
             ("reason", "deleted"),
             ("to_peer_bytes", "12"),

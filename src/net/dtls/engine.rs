@@ -10,13 +10,17 @@ use std::rc::Rc;
 use openssl::error::ErrorStack;
 use openssl::pkey::PKey;
 use openssl::ssl::{
-    Ssl, SslContext, SslMethod, SslOptions, SslSessionCacheMode, SslStream, SslVersion,
+    AlpnError, Ssl, SslContext, SslMethod, SslOptions, SslSessionCacheMode, SslStream, SslVersion,
+    select_next_proto,
 };
 use openssl::x509::X509;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Forward secrecy and authenticated encryption, for either kind of certificate.
 const SUITES: &str = "ECDHE+AESGCM:ECDHE+CHACHA20";
+/// What a client that offers protocols must offer one of (RFC 7443), best first, each behind its
+/// length. One that offers none is served as well.
+const ALPN: &[u8] = b"\x09stun.turn\x12stun.nat-discovery";
 /// Datagrams of a handshake pass every path that carries IPv6 with room for a tunnel or two.
 const HANDSHAKE_DATAGRAM_LEN: u32 = 1200;
 
@@ -39,6 +43,9 @@ pub(in crate::net) fn context(
             | SslOptions::NO_TICKET
             | SslOptions::CIPHER_SERVER_PREFERENCE,
     );
+    context.set_alpn_select_callback(|_, offered| {
+        select_next_proto(ALPN, offered).ok_or(AlpnError::ALERT_FATAL)
+    });
     context.set_session_cache_mode(SslSessionCacheMode::OFF);
     // Ours has been verified before OpenSSL hears of it.
     context.set_cookie_generate_cb(|_, cookie| {

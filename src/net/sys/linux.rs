@@ -203,8 +203,14 @@ impl Socket {
         if self.dont_fragment.get() == whole {
             return Ok(());
         }
-        let mode = if whole { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
-        set(self.socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode)?;
+        let fd = self.socket.as_raw_fd();
+        if self.local_addr()?.is_ipv4() {
+            let mode = if whole { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
+            set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode)?;
+        } else {
+            let mode = if whole { libc::IPV6_PMTUDISC_PROBE } else { libc::IPV6_PMTUDISC_DONT };
+            set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, mode)?;
+        }
         self.dont_fragment.set(whole);
         Ok(())
     }

@@ -259,6 +259,14 @@ impl Work {
         Some(end)
     }
 
+    /// Ends a connection to a peer, wherever it is carried. One that is still being made has no
+    /// answer coming.
+    pub(super) fn part(&mut self, id: AllocationId, peer: SocketAddr) {
+        if let Some(leg) = self.tcp_legs.get_mut(id) {
+            leg.connections.remove(&peer);
+        }
+    }
+
     /// Finds the connection that a client wants to be the other end of; this one's turn ends with
     /// it.
     pub(super) fn bind_connection(

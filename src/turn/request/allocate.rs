@@ -18,13 +18,14 @@ use crate::turn::Now;
 use crate::turn::allocation::{
     Allocation, AllocationId, FiveTuple, PeerTransport, RelayedAddress, Transport,
 };
+use crate::turn::answer::Answer;
 use crate::turn::auth::User;
 use crate::turn::connections::{PeerConnections, Tally};
 use crate::turn::event::Event;
 use crate::turn::limits::Meter;
 use crate::turn::mobility::Mobility;
 use crate::turn::policy;
-use crate::turn::server::{Answer, Server};
+use crate::turn::server::Server;
 
 /// An Allocate request that only lacks its relay socket.
 ///

@@ -11,10 +11,11 @@ use crate::stun::attribute::{ConnectionId, XorPeerAddress};
 use crate::stun::{AddressFamily, Code};
 use crate::turn::Now;
 use crate::turn::allocation::{AllocationId, PeerTransport};
+use crate::turn::answer::Answer;
 use crate::turn::event::Event;
 use crate::turn::limits::PEER_CONNECTIONS_MAX;
 use crate::turn::policy::{PeerAddress, Port};
-use crate::turn::server::{Answer, Server};
+use crate::turn::server::Server;
 
 /// A Connect request that only lacks its connection.
 ///

@@ -6,7 +6,8 @@ use super::{Reject, Request};
 use crate::stun::Code;
 use crate::stun::attribute::ConnectionId;
 use crate::turn::Now;
-use crate::turn::server::{Answer, Server};
+use crate::turn::answer::Answer;
+use crate::turn::server::Server;
 
 /// A ConnectionBind request that only lacks the connection it names.
 #[derive(Debug)]

@@ -33,7 +33,7 @@ pub(super) struct Request<'a> {
     pub(super) now: Now,
 }
 
-/// Why a request is refused. Only `server.rs` makes bytes of it.
+/// Why a request is refused. Only `answer.rs` makes bytes of it.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Reject {
     /// Before it was known who asks.
@@ -80,12 +80,16 @@ fn refuse_unknown(
     message: &Message<'_>,
     understood: impl Fn(AttributeType) -> bool,
 ) -> Result<(), Reject> {
-    let unknown: Vec<_> = message
-        .attributes()
-        .map(|(kind, _)| kind)
-        .filter(|&kind| !understood(kind))
-        .take(UNKNOWN_ATTRIBUTES_MAX)
-        .collect();
+    let mut unknown = Vec::new();
+    for (kind, _) in message.attributes() {
+        if unknown.len() == UNKNOWN_ATTRIBUTES_MAX {
+            break;
+        }
+        // Once, so that many of one type do not hide another.
+        if !understood(kind) && !unknown.contains(&kind) {
+            unknown.push(kind);
+        }
+    }
     if unknown.is_empty() { Ok(()) } else { Err(Reject::UnknownAttributes(unknown)) }
 }
 

@@ -11,9 +11,10 @@ use crate::stun::Code;
 use crate::stun::attribute::{Lifetime, MobilityTicket, RequestedAddressFamily};
 use crate::turn::Now;
 use crate::turn::allocation::{AllocationId, FiveTuple, RelayedAddress, Transport};
+use crate::turn::answer::Answer;
 use crate::turn::event::{CloseReason, Event};
 use crate::turn::mobility::{Claim, Claimed, Moved, PendingResume, Refused};
-use crate::turn::server::{Answer, Server};
+use crate::turn::server::Server;
 use crate::turn::verdict::Verdict;
 
 impl Server {
@@ -112,6 +113,8 @@ impl Server {
         self.stats.allocation_arrived(allocation.client.transport);
         let id = self.allocations.insert(*allocation);
         self.tell_all_of(id);
+        // The shard it comes from may have looked at what the machine is at another time.
+        self.ask_again(id);
         match self.check_vacant(&claim.from) {
             Ok(()) => {
                 self.follow(id, &claim, lifetime, now);

@@ -26,9 +26,11 @@ impl Server {
         }
         let XorPeerAddress(peer) = message.read().ok().flatten().ok_or(malformed)?;
         let Data(data) = message.read().ok().flatten().ok_or(malformed)?;
-        // Between families, and within IPv6, it has no meaning (RFC 8656 §13).
+        // From datagrams between families, and within IPv6, it has no meaning; a stream has no
+        // packets to go by instead (RFC 8656 §13, §15).
         let whole = message.read::<DontFragment>().map_err(|_| malformed)?.is_some();
-        let dont_fragment = whole && peer.is_ipv4() && from.client.is_ipv4();
+        let within_ipv4 = peer.is_ipv4() && from.client.is_ipv4();
+        let dont_fragment = whole && (within_ipv4 || from.transport.is_stream());
         // Where there is none of the peer's family, there is no permission for the peer either.
         let family = AddressFamily::of(peer.ip());
         let id = self.allocations.of_family(id, family).unwrap_or(id);
