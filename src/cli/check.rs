@@ -105,6 +105,8 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
         },
         "nat_discovery": config.turn.discovery.as_ref().map(Discovery::addresses),
         "alternate_servers": config.turn.alternates,
+        "drain_for_seconds": config.drain_for.as_secs(),
+        "drain_to": config.turn.drain_to,
         "mobility": config.turn.mobility.is_some(),
         "rfc5766_channels": config.turn.channels == ChannelRange::Rfc5766,
         "software": config.turn.software,

@@ -38,7 +38,8 @@ pub(super) fn config(
     let listen = discovery::listeners(addresses(&file.listen), discovery.as_ref());
     check_relay(&file.relay, &listen)?;
     check_limits(&file.limits)?;
-    check_alternates(&file.turn.alternate_servers, &listen)?;
+    check_alternates(&file.turn.alternate_servers, "turn.alternate_servers", &listen)?;
+    check_alternates(&file.turn.drain_to, "turn.drain_to", &listen)?;
     if file.listen.is_empty() {
         return Err(Fault::new([Key::new("listen")], "needs at least one address"));
     }
@@ -69,6 +70,7 @@ pub(super) fn config(
             discovery,
             channels: channels(&file.stun),
             alternates: addresses(&file.turn.alternate_servers),
+            drain_to: addresses(&file.turn.drain_to),
             dont_fragment: net::SETS_DONT_FRAGMENT,
             software: file.stun.software.then(|| SOFTWARE.to_owned()),
             tcp_relay: file.relay.tcp,
@@ -78,6 +80,7 @@ pub(super) fn config(
         public_host: public_host.map(|host| host.to_string()),
         http: http(&file.http, signaling),
         log: logging::Config { level: file.log.level, format: file.log.format },
+        drain_for: file.turn.drain_for.0,
     })
 }
 
@@ -212,7 +215,7 @@ fn relays_on(relay: &Relay, host: IpAddr, listen: &[SocketAddr]) -> bool {
 }
 
 /// Clients must be able to go there, and must not be sent here again.
-fn check_alternates(alternates: &[Listen], listen: &[SocketAddr]) -> Result<(), Fault> {
+fn check_alternates(alternates: &[Listen], name: &str, listen: &[SocketAddr]) -> Result<(), Fault> {
     for (at, Listen(address)) in alternates.iter().enumerate() {
         let problem = if address.ip().is_unspecified() || address.port() == 0 {
             "is not one address with one port"
@@ -221,7 +224,7 @@ fn check_alternates(alternates: &[Listen], listen: &[SocketAddr]) -> Result<(), 
         } else {
             continue;
         };
-        let key = Key::new("turn.alternate_servers").index(at);
+        let key = Key::new(name).index(at);
         return Err(Fault::new([key], format!("\"{address}\" {problem}")));
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::external::External;
-use super::value::{Bandwidth, Count, FileNames, Host, Lifetime, Listen, Network, Ports};
+use super::value::{Bandwidth, Count, FileNames, Host, Lifetime, Listen, Network, Ports, Wait};
 use crate::logging::{Filter, Format};
 use crate::turn::auth::Password;
 use crate::turn::limits;
@@ -99,10 +99,12 @@ pub(super) struct Limits {
     pub(super) unauthenticated_idle: Lifetime,
 }
 
-#[derive(Clone, Default, Deserialize, PartialEq)]
+#[derive(Clone, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Turn {
     pub(super) alternate_servers: Vec<Listen>,
+    pub(super) drain_for: Wait,
+    pub(super) drain_to: Vec<Listen>,
 }
 
 #[derive(Clone, Default, Deserialize, PartialEq)]
@@ -228,6 +230,12 @@ impl Default for Limits {
             channel_lifetime: Lifetime(core.channel_lifetime),
             unauthenticated_idle: Lifetime(Duration::from_secs(30)),
         }
+    }
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { alternate_servers: Vec::new(), drain_for: literal("10m"), drain_to: Vec::new() }
     }
 }
 

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 pub(crate) use build::MAX_USERNAME_BYTES;
 pub use error::ConfigError;
 pub(crate) use host::PublicHost;
-pub(crate) use value::{Bandwidth, Lifetime};
+pub(crate) use value::{Bandwidth, Lifetime, Wait};
 
 use ipnet::IpNet;
 
@@ -65,6 +65,9 @@ allow = [
 [limits]
 unauthenticated_per_source = 0 # everything comes from one address
 
+[turn]
+drain_for = "0s" # who develops does not wait
+
 [http]
 listen = ["127.0.0.1:8080"]
 pages = true
@@ -94,6 +97,8 @@ pub struct Config {
     pub http: http::Config,
     /// Logging.
     pub log: logging::Config,
+    /// How long a server that has been told to end waits for its last allocation; 0 is not at all.
+    pub drain_for: Duration,
 }
 
 /// Where the settings came from. Displayed as the name of the file.

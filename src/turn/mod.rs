@@ -4,6 +4,7 @@
 //! clock, lock, atomic, task or global lives below here; the driver in `net` owns those.
 
 pub mod allocation;
+mod alternate;
 pub mod auth;
 pub mod connections;
 pub mod discovery;

@@ -61,6 +61,7 @@ impl Default for Setup {
                 discovery: None,
                 channels: ChannelRange::default(),
                 alternates: Vec::new(),
+                drain_to: Vec::new(),
                 dont_fragment: false,
                 mobility: None,
                 software: None,
