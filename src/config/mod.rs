@@ -202,6 +202,7 @@ impl Config {
         if limits.channel_lifetime != rfc.channel_lifetime {
             warnings.push("limits.channel_lifetime: RFC 8656 demands 10m".to_owned());
         }
+        warnings.extend(self.discovery_warning());
         warnings.extend(self.signaling_warnings());
         warnings.extend(self.expiry_warnings(clock::now().unix_secs));
         warnings.extend(origin.exposed.iter().map(|file| {
@@ -212,6 +213,26 @@ impl Config {
 }
 
 impl Config {
+    /// Behind 1:1 NAT both addresses of NAT behaviour discovery must be known from outside.
+    fn discovery_warning(&self) -> Option<String> {
+        let [primary, .., alternate] = self.turn.discovery?.addresses().map(|own| own.ip());
+        let relays_from = self.net.relays_from();
+        let external = &self.net.external;
+        let (aliases, asked) = (external.aliases(&relays_from), external.unknown(&relays_from));
+        let is_shown = |ip| asked.contains(&ip) || aliases.iter().any(|alias| alias.local == ip);
+        let (shown, hidden) = match (is_shown(primary), is_shown(alternate)) {
+            (true, false) => (primary, alternate),
+            (false, true) => (alternate, primary),
+            _ => return None,
+        };
+        turn::policy::is_special_purpose(hidden).then(|| {
+            format!(
+                "stun.nat_discovery: relay.external knows {shown} from outside and not {hidden}: \
+                 clients are told an address that they cannot reach; add \"…/{hidden}\""
+            )
+        })
+    }
+
     fn signaling_warnings(&self) -> Vec<String> {
         let Some(signaling) = &self.http.signaling else { return Vec::new() };
         let mut warnings = Vec::new();

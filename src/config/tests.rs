@@ -93,6 +93,27 @@ fn nat_discovery_that_cannot_work_is_refused() {
 }
 
 #[test]
+fn nat_discovery_behind_nat_wants_both_addresses_known() {
+    let warnings = |external: &str, alternate: &str| {
+        let text = format!(
+            "listen = [\"10.0.0.4:3478\"]\n[relay]\nexternal = [{external}]\n[stun]\n\
+             nat_discovery = true\nalternate = \"{alternate}:3479\""
+        );
+        let warnings = accepted(&text).warnings(&Origin::default());
+        warnings.into_iter().filter(|line| line.starts_with("stun.")).collect::<Vec<_>>()
+    };
+    let (one, both) = ("\"8.8.4.4\"", "\"8.8.4.4\", \"8.8.8.8/10.0.0.5\"");
+    assert_eq!(warnings("", "10.0.0.5"), [""; 0]);
+    assert_eq!(warnings(both, "10.0.0.5"), [""; 0]);
+    assert_eq!(warnings(one, "8.8.8.8"), [""; 0], "what is public needs no other name");
+    let hidden = "knows 10.0.0.4 from outside and not 10.0.0.5: ";
+    let told = warnings(one, "10.0.0.5");
+    assert!(told.len() == 1 && told[0].contains(hidden), "{told:?}");
+    let other = warnings("\"8.8.8.8/10.0.0.5\"", "10.0.0.5");
+    assert!(other.len() == 1 && other[0].contains("not 10.0.0.4: "), "{other:?}");
+}
+
+#[test]
 fn alternate_servers_are_other_servers() {
     let of = |alternate: &str| format!("[turn]\nalternate_servers = [\"{alternate}\"]");
     let listen = "listen = [\"192.0.2.1:3478\"]\n";
