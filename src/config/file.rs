@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::alternates::Other;
 use super::external::External;
 use super::value::{Bandwidth, Count, FileNames, Host, Lifetime, Listen, Network, Ports, Wait};
 use crate::logging::{Filter, Format};
@@ -102,9 +103,9 @@ pub(super) struct Limits {
 #[derive(Clone, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Turn {
-    pub(super) alternate_servers: Vec<Listen>,
+    pub(super) alternate_servers: Vec<Other>,
     pub(super) drain_for: Wait,
-    pub(super) drain_to: Vec<Listen>,
+    pub(super) drain_to: Vec<Other>,
 }
 
 #[derive(Clone, Default, Deserialize, PartialEq)]

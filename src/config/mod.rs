@@ -3,6 +3,7 @@
 //! Every default lives in `file`, every rule about one value in `value`, every rule about several
 //! in `build`. Nobody else sees the whole file.
 
+mod alternates;
 mod build;
 mod discovery;
 mod error;

@@ -267,6 +267,7 @@ from_text!(
     Listen,
     Host,
     Network,
+    super::alternates::Other,
     super::external::External,
     crate::logging::Filter
 );

@@ -4,7 +4,7 @@
 //! clock, lock, atomic, task or global lives below here; the driver in `net` owns those.
 
 pub mod allocation;
-mod alternate;
+pub mod alternate;
 pub mod auth;
 pub mod connections;
 pub mod discovery;
@@ -27,6 +27,7 @@ use std::time::Instant;
 
 pub use crate::stun::ChannelRange;
 pub use allocation::{AllocationId, FiveTuple, PeerTransport, RelayedAddress, Transport};
+pub use alternate::Alternate;
 pub use discovery::Discovery;
 pub use event::{CloseReason, Event};
 pub use mobility::{Claim, Moved, PendingResume, Refused};

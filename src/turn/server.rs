@@ -2,7 +2,6 @@
 //! bytes.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
@@ -11,6 +10,7 @@ use rand::{Rng, SeedableRng};
 
 use super::Now;
 use super::allocation::{AllocationId, Allocations, FiveTuple, RelayedAddress, Transport};
+use super::alternate::Alternate;
 use super::auth::{self, Authenticator, Signer};
 use super::discovery::Discovery;
 use super::event::{CloseReason, Event};
@@ -21,7 +21,9 @@ use super::request::allocate::Outcome;
 use super::request::{Reject, Request};
 use super::stats::{Direction, DropReason, RequestMethod, Stats};
 use super::verdict::Verdict;
-use crate::stun::attribute::{AlternateServer, AttributeType, ErrorCode, Software};
+use crate::stun::attribute::{
+    AlternateDomain, AlternateServer, AttributeType, ErrorCode, Software,
+};
 use crate::stun::{Builder, ChannelRange, Class, Code, Message, Method, TransactionId};
 
 /// Client ports that are services which answer by themselves (echo, chargen, DNS), and 0: an
@@ -42,9 +44,9 @@ pub struct Config {
     /// Which numbers channels may have.
     pub channels: ChannelRange,
     /// Where new allocations are to be made instead; empty: here.
-    pub alternates: Vec<SocketAddr>,
+    pub alternates: Vec<Alternate>,
     /// The same for a server that drains, which prefers these and serves no new client itself.
-    pub drain_to: Vec<SocketAddr>,
+    pub drain_to: Vec<Alternate>,
     /// Whether the driver can set the DF bit, as DONT-FRAGMENT asks.
     pub dont_fragment: bool,
     /// What mobile clients' tickets are sealed with; `None` where there are none (RFC 8016).
@@ -77,8 +79,8 @@ pub(super) struct Settings {
     pub(super) limits: limits::Config,
     pub(super) discovery: Option<Discovery>,
     pub(super) channels: ChannelRange,
-    pub(super) alternates: Vec<SocketAddr>,
-    pub(super) drain_to: Vec<SocketAddr>,
+    pub(super) alternates: Vec<Alternate>,
+    pub(super) drain_to: Vec<Alternate>,
     pub(super) dont_fragment: bool,
     software: Option<String>,
     pub(super) tcp_relay: bool,
@@ -453,7 +455,10 @@ impl Server {
             .put(&ErrorCode { number: code.number(), reason: "" });
         let builder = match reject {
             Reject::UnknownAttributes(types) => builder.unknown_attributes(types),
-            Reject::Elsewhere(server) => builder.put(&AlternateServer(*server)),
+            Reject::Elsewhere(Alternate { address, name }) => {
+                let name = name.as_deref().map(AlternateDomain);
+                builder.put(&AlternateServer(*address)).put_some(name.as_ref())
+            }
             _ if matches!(code, Code::Unauthenticated | Code::StaleNonce) => {
                 self.authenticator.challenge(builder, &answer.from, answer.now)
             }

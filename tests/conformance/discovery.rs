@@ -6,7 +6,7 @@ use hairpin::turn::policy::Alias;
 use hairpin::turn::{Discovery, FiveTuple, Transport};
 
 use crate::wire::{self, Attr, BINDING, Msg, Parsed, attr, raw};
-use crate::world::{Client, LISTENER, Outcome, World, ip};
+use crate::world::{Client, LISTENER, Outcome, World, ip, other};
 
 const HERE: &str = "198.51.100.1:4000";
 const ALTERNATE: &str = "203.0.113.9:3479";
@@ -215,7 +215,7 @@ fn discovering_client_is_sent_to_no_alternate_server() {
     let mut world = World::with(|setup| {
         let discovery = Discovery::new(LISTENER.parse().unwrap(), ALTERNATE.parse().unwrap());
         setup.config.discovery = discovery;
-        setup.config.alternates = vec!["203.0.113.7:3478".parse().unwrap()];
+        setup.config.alternates = vec![other("203.0.113.7:3478")];
     });
     for flags in [0, CHANGE_IP, CHANGE_PORT, CHANGE_IP | CHANGE_PORT] {
         let (Outcome::Reply(reply) | Outcome::ReplyFrom(_, reply)) =

@@ -1,7 +1,7 @@
 //! A server that drains: newcomers go elsewhere or get 508, and who is there stays.
 
 use crate::wire::{ALLOCATE, BINDING, Msg, attr, raw, transport};
-use crate::world::{Client, Delivery, PEER, World, five_tuple};
+use crate::world::{Client, Delivery, PEER, World, five_tuple, other};
 
 const HERE: &str = "198.51.100.1:4000";
 const NEWCOMER: &str = "198.51.100.2:5000";
@@ -28,7 +28,7 @@ fn newcomer_without_another_server_is_told_that_there_is_no_capacity() {
 #[test]
 fn newcomer_is_sent_to_the_server_of_its_family_that_is_drained_to() {
     let mut world = World::with(|setup| {
-        setup.config.drain_to = vec!["203.0.113.7:3478".parse().unwrap()];
+        setup.config.drain_to = vec![other("203.0.113.7:3478")];
     });
     let served = Client::at("198.51.100.3:6000").allocate(&mut world);
     assert!(world.server.relayed_at(served).is_some(), "before it drains, it serves");
@@ -41,9 +41,8 @@ fn newcomer_is_sent_to_the_server_of_its_family_that_is_drained_to() {
 #[test]
 fn newcomer_is_sent_to_an_alternate_that_is_there_anyway() {
     let mut world = World::with(|setup| {
-        setup.config.alternates =
-            ["203.0.113.8:3478", "[2606:4700::7]:3478"].map(|to| to.parse().unwrap()).into();
-        setup.config.drain_to = vec!["203.0.113.7:3478".parse().unwrap()];
+        setup.config.alternates = ["203.0.113.8:3478", "[2606:4700::7]:3478"].map(other).into();
+        setup.config.drain_to = vec![other("203.0.113.7:3478")];
     });
     world.server.drain();
     assert_eq!(alternate(&mut world, NEWCOMER), (300, Some(OTHER.to_vec())));
@@ -97,7 +96,7 @@ fn client_that_has_left_is_not_let_in_again() {
 #[test]
 fn reserved_port_can_be_claimed() {
     let mut world = World::with(|setup| {
-        setup.config.drain_to = vec!["203.0.113.7:3478".parse().unwrap()];
+        setup.config.drain_to = vec![other("203.0.113.7:3478")];
     });
     let pair = [transport(17), raw(attr::EVEN_PORT, &[0x80])];
     let first = Client::at(HERE).ask(&mut world, ALLOCATE, &pair);
