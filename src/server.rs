@@ -1,7 +1,10 @@
-//! The supervisor: starts the shards and the admin plane, waits for a signal, stops them.
+//! The supervisor: starts the shards and the admin plane, waits for a signal, drains and stops them.
 //!
 //! Threads cannot outlive [`Running::stop`]. If one part ends by itself the whole server does, so
 //! that whoever supervises the process restarts it instead of keeping half of it.
+
+mod drain;
+mod signals;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -22,6 +25,8 @@ use crate::net::count::{Kind, Refusal};
 use crate::net::handover::{HANDOVERS_MAX, Handover, HttpStream};
 use crate::net::{BindError, Net, clock, ice_urls};
 use crate::turn::policy;
+use drain::Drain;
+use signals::{Signal, Signals};
 
 /// How long stopping may take.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -96,7 +101,7 @@ pub struct Running {
 #[derive(Debug)]
 struct State {
     net: Net,
-    ready: AtomicBool,
+    draining: AtomicBool,
 }
 
 impl Running {
@@ -124,7 +129,7 @@ impl Running {
             let urls = urls.unwrap_or_default();
             Arc::new(Signaling::new(settings, urls, clock::now, rand::random()))
         });
-        let state = Arc::new(State { net, ready: AtomicBool::new(true) });
+        let state = Arc::new(State { net, draining: AtomicBool::new(false) });
         let (stop_http, stopped) = oneshot::channel();
         let inspect = Arc::clone(&state);
         let http = std::thread::Builder::new()
@@ -182,9 +187,21 @@ impl Running {
         }
     }
 
+    /// Says it is no longer ready, and makes no new allocations; those that exist live on.
+    pub async fn drain(&self) {
+        self.state.draining.store(true, Ordering::Relaxed);
+        self.state.net.drain().await;
+    }
+
+    /// Live allocations, and ports that are reserved for some.
+    #[must_use]
+    pub fn allocations(&self) -> usize {
+        self.state.net.allocations()
+    }
+
     /// Says it is no longer ready, ends all allocations, and waits for every thread.
     pub fn stop(self) {
-        self.state.ready.store(false, Ordering::Relaxed);
+        self.state.draining.store(true, Ordering::Relaxed);
         // An error means that the admin plane has ended already.
         let _ = self.stop_http.send(());
         let _ = self.http.join();
@@ -192,7 +209,8 @@ impl Running {
     }
 }
 
-/// Runs the server until SIGTERM or SIGINT; calls `ready` once it serves.
+/// Runs the server until SIGINT, or until SIGTERM and the end of draining; calls `ready` once it
+/// serves.
 ///
 /// Takes the settings because they hold passwords, of which a server that runs keeps only keys.
 ///
@@ -207,10 +225,11 @@ pub fn run(config: Config, ready: impl FnOnce(&Addresses)) -> Result<(), Error> 
         // Before the server starts: a signal that comes early must not kill it half way.
         let mut signals = Signals::listen().map_err(Error::Signals)?;
         let running = Running::start(&config)?;
+        let drain_for = config.drain_for;
         drop(config);
         running.announce();
         ready(&running.addresses);
-        let outcome = supervise(&running, &mut signals).await;
+        let outcome = supervise(&running, &mut signals, drain_for).await;
         let stopped = stop(running, &mut signals).await;
         outcome.and(stopped)
     });
@@ -231,14 +250,22 @@ async fn stop(running: Running, signals: &mut Signals) -> Result<(), Error> {
 }
 
 /// Returns when the server is to stop, and why where that is a fault.
-async fn supervise(running: &Running, signals: &mut Signals) -> Result<(), Error> {
+async fn supervise(
+    running: &Running,
+    signals: &mut Signals,
+    drain_for: Duration,
+) -> Result<(), Error> {
+    let mut drain = None;
     let mut certificates = tokio::time::interval(CERTIFICATE_INTERVAL);
     certificates.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut watching = std::pin::pin!(watch(running));
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Stop(name) => {
+                Signal::Drain(name) if drain.is_none() && !drain_for.is_zero() => {
+                    drain = Some(Drain::begin(running, name, drain_for).await);
+                }
+                Signal::Drain(name) | Signal::Stop(name) => {
                     info!(signal = name, "stopping");
                     return Ok(());
                 }
@@ -252,7 +279,16 @@ async fn supervise(running: &Running, signals: &mut Signals) -> Result<(), Error
                 return Err(Error::ThreadEnded);
             }
             _ = certificates.tick() => running.reload_certificates(Reload::Changed),
+            () = drained(&mut drain, running) => return Ok(()),
         }
+    }
+}
+
+/// Not before there is a drain.
+async fn drained(drain: &mut Option<Drain>, running: &Running) {
+    match drain {
+        Some(drain) => drain.ended(running).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -311,67 +347,12 @@ impl Inspect for State {
             let live = Kind::ALL.iter().map(|&kind| (kind.label(), self.net.connections(kind)));
             let refused = Refusal::ALL.iter().map(|&why| (why.label(), self.net.refused(why)));
             let connections = Connections { live: live.collect(), refused: refused.collect() };
-            Some(Snapshot { shards, relay_ports, tls, connections })
+            let draining = self.draining.load(Ordering::Relaxed);
+            Some(Snapshot { shards, relay_ports, tls, connections, draining })
         })
     }
 
     fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
-    }
-}
-
-/// What the operator wants.
-#[derive(Clone, Copy, Debug)]
-enum Signal {
-    /// The end, by this signal.
-    Stop(&'static str),
-    /// What is in files to be read again.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "there is no such signal"))]
-    Reload,
-}
-
-/// The signals that the server listens to.
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
-            _ = self.hangup.recv() => Signal::Reload,
-        }
-    }
-}
-
-/// The signals that the server listens to.
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) -> Signal {
-        match tokio::signal::ctrl_c().await {
-            Ok(()) => Signal::Stop("Ctrl-C"),
-            Err(_) => std::future::pending().await,
-        }
+        !self.draining.load(Ordering::Relaxed)
     }
 }

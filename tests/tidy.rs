@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("src/signal/", &[]),
     ("src/http/", &["signal", "turn", "stun"]),
     ("src/config/", &["signal", "turn", "net", "http", "logging"]),
-    ("src/server.rs", &["config", "net", "http", "turn", "logging"]),
+    ("src/server", &["config", "net", "http", "turn", "logging"]),
     ("src/load/", &["net", "stun"]),
     ("src/probe/", &["net"]),
     (

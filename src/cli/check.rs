@@ -14,7 +14,7 @@ use crate::http::credentials::Source;
 use crate::net::clock;
 use crate::server;
 use crate::signal::Replace;
-use crate::turn::{ChannelRange, Discovery};
+use crate::turn::{Alternate, ChannelRange, Discovery};
 
 /// Validate a configuration and explain it, without starting anything.
 ///
@@ -104,7 +104,9 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
             "unauthenticated_idle_seconds": net.unauthenticated_idle.as_secs(),
         },
         "nat_discovery": config.turn.discovery.as_ref().map(Discovery::addresses),
-        "alternate_servers": config.turn.alternates,
+        "alternate_servers": list(&config.turn.alternates),
+        "drain_for_seconds": config.drain_for.as_secs(),
+        "drain_to": list(&config.turn.drain_to),
         "mobility": config.turn.mobility.is_some(),
         "rfc5766_channels": config.turn.channels == ChannelRange::Rfc5766,
         "software": config.turn.software,
@@ -121,6 +123,11 @@ fn as_json(config: &Config, origin: &Origin) -> Value {
         },
         "warnings": warnings(config, origin),
     })
+}
+
+/// As they are written in the configuration.
+fn list(alternates: &[Alternate]) -> Vec<String> {
+    alternates.iter().map(Alternate::to_string).collect()
 }
 
 fn relay_as_json(config: &Config) -> Value {

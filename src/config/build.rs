@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Config;
+use super::alternates;
 use super::discovery;
 use super::error::{Fault, Key};
 use super::external;
@@ -38,7 +39,6 @@ pub(super) fn config(
     let listen = discovery::listeners(addresses(&file.listen), discovery.as_ref());
     check_relay(&file.relay, &listen)?;
     check_limits(&file.limits)?;
-    check_alternates(&file.turn.alternate_servers, &listen)?;
     if file.listen.is_empty() {
         return Err(Fault::new([Key::new("listen")], "needs at least one address"));
     }
@@ -57,6 +57,7 @@ pub(super) fn config(
         only_allowed: file.peers.only_allowed,
     };
     let net = net(&file, listen, tls)?;
+    let (alternates, drain_to) = alternates::config(&file.turn, &net)?;
     let public_host = public_host(&file.public_host)?;
     let auth = auth(file.realm.clone(), file.auth.clone(), reader, environment_secret)?;
     let host = public_host.clone().or_else(|| PublicHost::listened_on(&net.listen));
@@ -68,7 +69,8 @@ pub(super) fn config(
             limits: core_limits(&file.limits),
             discovery,
             channels: channels(&file.stun),
-            alternates: addresses(&file.turn.alternate_servers),
+            alternates,
+            drain_to,
             dont_fragment: net::SETS_DONT_FRAGMENT,
             software: file.stun.software.then(|| SOFTWARE.to_owned()),
             tcp_relay: file.relay.tcp,
@@ -78,6 +80,7 @@ pub(super) fn config(
         public_host: public_host.map(|host| host.to_string()),
         http: http(&file.http, signaling),
         log: logging::Config { level: file.log.level, format: file.log.format },
+        drain_for: file.turn.drain_for.0,
     })
 }
 
@@ -209,22 +212,6 @@ fn relays_on(relay: &Relay, host: IpAddr, listen: &[SocketAddr]) -> bool {
         true => listen.iter().any(|listen| overlaps(listen.ip())),
         false => relay.addresses.iter().any(|relay| overlaps(relay.0)),
     }
-}
-
-/// Clients must be able to go there, and must not be sent here again.
-fn check_alternates(alternates: &[Listen], listen: &[SocketAddr]) -> Result<(), Fault> {
-    for (at, Listen(address)) in alternates.iter().enumerate() {
-        let problem = if address.ip().is_unspecified() || address.port() == 0 {
-            "is not one address with one port"
-        } else if listen.contains(address) {
-            "is this server"
-        } else {
-            continue;
-        };
-        let key = Key::new("turn.alternate_servers").index(at);
-        return Err(Fault::new([key], format!("\"{address}\" {problem}")));
-    }
-    Ok(())
 }
 
 fn check_limits(limits: &Limits) -> Result<(), Fault> {

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::alternates::Other;
 use super::external::External;
-use super::value::{Bandwidth, Count, FileNames, Host, Lifetime, Listen, Network, Ports};
+use super::value::{Bandwidth, Count, FileNames, Host, Lifetime, Listen, Network, Ports, Wait};
 use crate::logging::{Filter, Format};
 use crate::turn::auth::Password;
 use crate::turn::limits;
@@ -99,10 +100,12 @@ pub(super) struct Limits {
     pub(super) unauthenticated_idle: Lifetime,
 }
 
-#[derive(Clone, Default, Deserialize, PartialEq)]
+#[derive(Clone, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Turn {
-    pub(super) alternate_servers: Vec<Listen>,
+    pub(super) alternate_servers: Vec<Other>,
+    pub(super) drain_for: Wait,
+    pub(super) drain_to: Vec<Other>,
 }
 
 #[derive(Clone, Default, Deserialize, PartialEq)]
@@ -228,6 +231,12 @@ impl Default for Limits {
             channel_lifetime: Lifetime(core.channel_lifetime),
             unauthenticated_idle: Lifetime(Duration::from_secs(30)),
         }
+    }
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { alternate_servers: Vec::new(), drain_for: literal("10m"), drain_to: Vec::new() }
     }
 }
 

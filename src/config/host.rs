@@ -43,7 +43,7 @@ impl Display for PublicHost {
 }
 
 /// RFC 1123 §2.1, and the underscore that some networks use.
-fn is_host_name(text: &str) -> bool {
+pub(super) fn is_host_name(text: &str) -> bool {
     let is_label = |label: &str| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         matches!(label.len(), 1..=63)

@@ -3,6 +3,7 @@
 //! Every default lives in `file`, every rule about one value in `value`, every rule about several
 //! in `build`. Nobody else sees the whole file.
 
+mod alternates;
 mod build;
 mod discovery;
 mod error;
@@ -25,7 +26,7 @@ use zeroize::Zeroizing;
 pub(crate) use build::MAX_USERNAME_BYTES;
 pub use error::ConfigError;
 pub(crate) use host::PublicHost;
-pub(crate) use value::{Bandwidth, Lifetime};
+pub(crate) use value::{Bandwidth, Lifetime, Wait};
 
 use ipnet::IpNet;
 
@@ -65,6 +66,9 @@ allow = [
 [limits]
 unauthenticated_per_source = 0 # everything comes from one address
 
+[turn]
+drain_for = "0s" # who develops does not wait
+
 [http]
 listen = ["127.0.0.1:8080"]
 pages = true
@@ -94,6 +98,8 @@ pub struct Config {
     pub http: http::Config,
     /// Logging.
     pub log: logging::Config,
+    /// How long a server that has been told to end waits for its last allocation; 0 is not at all.
+    pub drain_for: Duration,
 }
 
 /// Where the settings came from. Displayed as the name of the file.
@@ -197,6 +203,7 @@ impl Config {
         if limits.channel_lifetime != rfc.channel_lifetime {
             warnings.push("limits.channel_lifetime: RFC 8656 demands 10m".to_owned());
         }
+        warnings.extend(self.discovery_warning());
         warnings.extend(self.signaling_warnings());
         warnings.extend(self.expiry_warnings(clock::now().unix_secs));
         warnings.extend(origin.exposed.iter().map(|file| {
@@ -207,6 +214,26 @@ impl Config {
 }
 
 impl Config {
+    /// Behind 1:1 NAT both addresses of NAT behaviour discovery must be known from outside.
+    fn discovery_warning(&self) -> Option<String> {
+        let [primary, .., alternate] = self.turn.discovery?.addresses().map(|own| own.ip());
+        let relays_from = self.net.relays_from();
+        let external = &self.net.external;
+        let (aliases, asked) = (external.aliases(&relays_from), external.unknown(&relays_from));
+        let is_shown = |ip| asked.contains(&ip) || aliases.iter().any(|alias| alias.local == ip);
+        let (shown, hidden) = match (is_shown(primary), is_shown(alternate)) {
+            (true, false) => (primary, alternate),
+            (false, true) => (alternate, primary),
+            _ => return None,
+        };
+        turn::policy::is_special_purpose(hidden).then(|| {
+            format!(
+                "stun.nat_discovery: relay.external knows {shown} from outside and not {hidden}: \
+                 clients are told an address that they cannot reach; add \"…/{hidden}\""
+            )
+        })
+    }
+
     fn signaling_warnings(&self) -> Vec<String> {
         let Some(signaling) = &self.http.signaling else { return Vec::new() };
         let mut warnings = Vec::new();

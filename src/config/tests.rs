@@ -93,18 +93,92 @@ fn nat_discovery_that_cannot_work_is_refused() {
 }
 
 #[test]
+fn nat_discovery_behind_nat_wants_both_addresses_known() {
+    let warnings = |external: &str, alternate: &str| {
+        let text = format!(
+            "listen = [\"10.0.0.4:3478\"]\n[relay]\nexternal = [{external}]\n[stun]\n\
+             nat_discovery = true\nalternate = \"{alternate}:3479\""
+        );
+        let warnings = accepted(&text).warnings(&Origin::default());
+        warnings.into_iter().filter(|line| line.starts_with("stun.")).collect::<Vec<_>>()
+    };
+    let (one, both) = ("\"8.8.4.4\"", "\"8.8.4.4\", \"8.8.8.8/10.0.0.5\"");
+    assert_eq!(warnings("", "10.0.0.5"), [""; 0]);
+    assert_eq!(warnings(both, "10.0.0.5"), [""; 0]);
+    assert_eq!(warnings(one, "8.8.8.8"), [""; 0], "what is public needs no other name");
+    let hidden = "knows 10.0.0.4 from outside and not 10.0.0.5: ";
+    let told = warnings(one, "10.0.0.5");
+    assert!(told.len() == 1 && told[0].contains(hidden), "{told:?}");
+    let other = warnings("\"8.8.8.8/10.0.0.5\"", "10.0.0.5");
+    assert!(other.len() == 1 && other[0].contains("not 10.0.0.4: "), "{other:?}");
+}
+
+#[test]
 fn alternate_servers_are_other_servers() {
-    let of = |alternate: &str| format!("[turn]\nalternate_servers = [\"{alternate}\"]");
-    let listen = "listen = [\"192.0.2.1:3478\"]\n";
-    let config = accepted(&(listen.to_owned() + &of("192.0.2.2:3478")));
-    assert_eq!(config.turn.alternates, ["192.0.2.2:3478".parse().unwrap()]);
-    for (alternate, problem) in [
-        ("192.0.2.1:3478", "is this server"),
-        ("0.0.0.0:3478", "is not one address with one port"),
-        ("192.0.2.2:0", "is not one address with one port"),
+    for key in ["alternate_servers", "drain_to"] {
+        let of = |alternate: &str| format!("[turn]\n{key} = [\"{alternate}\"]");
+        let listen = "listen = [\"192.0.2.1:3478\"]\n";
+        for (alternate, problem) in [
+            ("192.0.2.1:3478", "is this server"),
+            ("0.0.0.0:3478", "is not one address with one port"),
+            ("192.0.2.2:0", "is not one address with one port"),
+        ] {
+            let expected = format!("c.toml:3: turn.{key}[0]: \"{alternate}\" {problem}");
+            assert_eq!(refused(&(listen.to_owned() + &of(alternate))), expected);
+        }
+        for alternate in [
+            "turn.example.org:3478",
+            "192.0.2.2:3478/",
+            "192.0.2.2:3478/a b",
+            "192.0.2.2:3478/192.0.2.2",
+        ] {
+            let problem = refused(&(listen.to_owned() + &of(alternate)));
+            assert!(
+                problem.starts_with(&format!("c.toml:3: turn.{key}[0]: \"{alternate}\"")),
+                "{problem}"
+            );
+        }
+    }
+    let config = accepted(
+        "listen = [\"192.0.2.1:3478\"]\n[turn]\n\
+         alternate_servers = [\"192.0.2.1:3479\", \"[2001:db8::2]:3478/turn-2.example.org\"]\n\
+         drain_to = [\"192.0.2.3:3478\"]",
+    );
+    let shown =
+        |list: &[crate::turn::Alternate]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let expected = ["192.0.2.1:3479", "[2001:db8::2]:3478/turn-2.example.org"];
+    assert_eq!(shown(&config.turn.alternates), expected);
+    assert_eq!(shown(&config.turn.drain_to), ["192.0.2.3:3478"]);
+}
+
+/// A client that is sent here again gives up (RFC 8489 §10).
+#[test]
+fn this_server_is_no_alternate_by_whatever_address_it_is_reached() {
+    let of = |listen: &str, relay: &str, alternate: &str| {
+        format!(
+            "listen = [{listen}]\n[relay]\naddresses = [\"10.0.0.4\"]\n{relay}\n[turn]\n\
+             alternate_servers = [\"{alternate}\"]"
+        )
+    };
+    let any = r#""0.0.0.0:3478", "[::]:3478""#;
+    let external = r#"external = ["203.0.113.4"]"#;
+    for (listen, relay, alternate) in [
+        (any, "", "127.0.0.1:3478"),
+        (any, "", "[::1]:3478"),
+        (any, external, "203.0.113.4:3478"),
+        (r#""10.0.0.4:3478""#, external, "203.0.113.4:3478"),
     ] {
-        let expected = format!("c.toml:3: turn.alternate_servers[0]: \"{alternate}\" {problem}");
-        assert_eq!(refused(&(listen.to_owned() + &of(alternate))), expected);
+        let problem = refused(&of(listen, relay, alternate));
+        assert!(problem.ends_with(&format!("\"{alternate}\" is this server")), "{problem}");
+    }
+    for (listen, relay, alternate) in [
+        (any, "", "127.0.0.1:3479"),
+        (any, "", "203.0.113.4:3478"),
+        (any, external, "203.0.113.5:3478"),
+        (r#""0.0.0.0:3478""#, "", "[::1]:3478"),
+        (r#""10.0.0.5:3478""#, external, "203.0.113.4:3478"),
+    ] {
+        accepted(&of(listen, relay, alternate));
     }
 }
 

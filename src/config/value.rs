@@ -21,6 +21,10 @@ const MIN_RELAY_PORT: u16 = 1024;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Lifetime(pub(crate) Duration);
 
+/// How long to wait: up to a year, or not at all.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Wait(pub(crate) Duration);
+
 /// Bytes per second; 0 is no limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Bandwidth(pub(crate) u64);
@@ -64,6 +68,17 @@ impl FromStr for Lifetime {
     }
 }
 
+impl FromStr for Wait {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match seconds(text) {
+            Some(0) => Ok(Self(Duration::ZERO)),
+            _ => text.parse().map(|Lifetime(duration)| Self(duration)),
+        }
+    }
+}
+
 /// Reads hours, minutes and seconds, each at most once and in this order.
 fn seconds(text: &str) -> Option<u64> {
     let mut rest = text;
@@ -93,6 +108,15 @@ impl Display for Lifetime {
             }
         }
         Ok(())
+    }
+}
+
+impl Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.is_zero() {
+            true => f.write_str("0s"),
+            false => Lifetime(self.0).fmt(f),
+        }
     }
 }
 
@@ -237,11 +261,13 @@ macro_rules! from_text {
 }
 from_text!(
     Lifetime,
+    Wait,
     Bandwidth,
     Ports,
     Listen,
     Host,
     Network,
+    super::alternates::Other,
     super::external::External,
     crate::logging::Filter
 );
@@ -332,6 +358,16 @@ mod tests {
             assert_eq!(bandwidth.to_string(), text);
         }
         assert_eq!("0".parse(), Ok(Bandwidth(0)));
+    }
+
+    #[test]
+    fn a_wait_may_be_none() {
+        for text in ["0s", "10m", "1h30m"] {
+            assert_eq!(text.parse::<Wait>().unwrap().to_string(), text);
+        }
+        for text in ["", "0", "8761h", "-1s"] {
+            assert!(is_refused::<Wait>(text), "{text:?}");
+        }
     }
 
     fn is_refused<T: FromStr>(text: &str) -> bool {

@@ -22,7 +22,7 @@ pub(super) fn render(
     signaling: Option<&Counts>,
 ) -> prometheus::Result<String> {
     let shards = snapshot.shards.as_slice();
-    let mut families = vec![build_info()];
+    let mut families = vec![build_info(), draining(snapshot.draining)];
     families.extend(allocations(shards));
     families.push(requests(shards));
     families.extend(relayed(shards));
@@ -43,6 +43,14 @@ fn build_info() -> MetricFamily {
         "hairpin_build_info",
         "Always 1; the label is the version that runs.",
         vec![gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1)],
+    )
+}
+
+fn draining(draining: bool) -> MetricFamily {
+    gauges(
+        "hairpin_draining",
+        "1 while the server makes no new allocations because it is about to stop, otherwise 0.",
+        vec![gauge(&[], draining.into())],
     )
 }
 
@@ -358,6 +366,7 @@ mod tests {
             "hairpin_build_info",
             "hairpin_connections",
             "hairpin_connections_refused_total",
+            "hairpin_draining",
             "hairpin_dropped_packets_total",
             "hairpin_peer_connections",
             "hairpin_relay_bytes_total",
@@ -386,6 +395,7 @@ mod tests {
             (r#"hairpin_connections{transport="tcp"}"#, 3.0),
             (r#"hairpin_connections{transport="tls"}"#, 0.0),
             (r#"hairpin_connections_refused_total{reason="deadline"}"#, 7.0),
+            ("hairpin_draining", 1.0),
             (r#"hairpin_relay_ports{state="free"}"#, 7.0),
             (r#"hairpin_relay_ports{state="used"}"#, 2.0),
             (r#"hairpin_relay_ports{state="reserved"}"#, 3.0),
@@ -483,6 +493,7 @@ mod tests {
                 live: vec![("tcp", 3), ("tls", 0)],
                 refused: vec![("deadline", 7)],
             },
+            draining: true,
         }
     }
 

@@ -94,6 +94,8 @@ pub struct Snapshot {
     /// The connections of clients, with HTTP on the ports of TURN, and without the admin plane's
     /// own.
     pub connections: Connections,
+    /// Whether it makes no new allocations because it is about to stop.
+    pub draining: bool,
 }
 
 /// Connections over TCP, each with the label it is counted under.

@@ -148,6 +148,7 @@ pub struct Net {
     certificates: Option<Arc<Certificates>>,
     connections: Arc<ConnectionCount>,
     pools: Arc<[Arc<PortPool>]>,
+    quotas: Arc<Quotas>,
 }
 
 impl Net {
@@ -189,16 +190,24 @@ impl Net {
             let count = Arc::clone(&streams.count);
             dtls::Settings::new(certificates, config.unauthenticated_idle, count, &seed())
         });
+        let quotas = quotas(config);
         let shared = Shared {
             pools: Arc::clone(&pools),
-            quotas: quotas(config),
+            quotas: Arc::clone(&quotas),
             externals,
             rendezvous: Arc::default(),
             bind_warned: Arc::default(),
         };
         let listening = Listening { all: config.listen.clone(), tls: tls.to_vec() };
-        let mut net =
-            Self { shards: Vec::new(), listening, speaks_dtls, certificates, connections, pools };
+        let mut net = Self {
+            shards: Vec::new(),
+            listening,
+            speaks_dtls,
+            certificates,
+            connections,
+            pools,
+            quotas,
+        };
         let count = shard_count(config.threads);
         let (errands, errand_inboxes) = moves::open(count);
         for ((post, inbox), errand_inbox) in post::open(count).into_iter().zip(errand_inboxes) {
@@ -284,6 +293,22 @@ impl Net {
                 cooling: sum.cooling + counts.cooling,
             }
         })
+    }
+
+    /// Live allocations, and ports that are reserved for some; a dual one counts as two.
+    #[must_use]
+    pub fn allocations(&self) -> usize {
+        let now = clock::now().instant;
+        self.pools.iter().for_each(|pool| pool.expire(now));
+        self.quotas.allocations()
+    }
+
+    /// Lets every shard make no new allocations. On return they make none, but one that does not
+    /// answer in time.
+    pub async fn drain(&self) {
+        for shard in &self.shards {
+            let _ = tokio::time::timeout(SHARD_DEADLINE, shard.drain()).await;
+        }
     }
 
     /// Whether every shard still runs.

@@ -78,6 +78,12 @@ impl Quotas {
         Ok(QuotaLease { quotas: Arc::clone(self), account: name, bandwidth })
     }
 
+    /// Allocations of all users.
+    #[must_use]
+    pub fn allocations(&self) -> usize {
+        self.lock().allocations
+    }
+
     fn release(&self, name: &str) {
         let mut state = self.lock();
         state.allocations -= 1;

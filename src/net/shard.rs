@@ -219,6 +219,11 @@ impl Shard {
         self.work.handle_events(&[]);
     }
 
+    /// Makes no new allocations from now on.
+    pub(super) fn drain(&mut self) {
+        self.work.server.drain();
+    }
+
     /// Ends everything, with a line in the log for each allocation.
     pub(super) fn shutdown(&mut self) {
         self.work.server.shutdown(clock::now());

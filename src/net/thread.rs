@@ -59,6 +59,7 @@ pub(super) struct Start {
 enum Command {
     Serve,
     Stats(oneshot::Sender<Stats>),
+    Drain(oneshot::Sender<()>),
     Stop,
 }
 
@@ -74,6 +75,14 @@ impl Handle {
         let (answer, asked) = oneshot::channel();
         self.commands.send(Command::Stats(answer)).await.ok()?;
         asked.await.ok()
+    }
+
+    /// Lets the shard make no new allocations; waits until it makes none.
+    pub(super) async fn drain(&self) {
+        let (done, asked) = oneshot::channel();
+        // Errors mean that the shard is gone.
+        let _ = self.commands.send(Command::Drain(done)).await;
+        let _ = asked.await;
     }
 
     /// Lets the shard begin to read. Only when all are bound: as long as sockets join those that
@@ -235,6 +244,10 @@ async fn serve(shard: &RefCell<Shard>, mut inbox: mpsc::Receiver<Command>) {
             command = inbox.recv() => match command {
                 Some(Command::Stats(answer)) => {
                     let _ = answer.send(shard.borrow().stats());
+                }
+                Some(Command::Drain(done)) => {
+                    shard.borrow_mut().drain();
+                    let _ = done.send(());
                 }
                 Some(Command::Serve) => {}
                 Some(Command::Stop) => return,

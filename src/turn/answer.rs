@@ -2,12 +2,13 @@
 
 use super::Now;
 use super::allocation::{FiveTuple, Transport};
+use super::alternate::Alternate;
 use super::auth::Signer;
 use super::request::Reject;
 use super::server::Server;
 use super::stats::{DropReason, RequestMethod};
 use super::verdict::Verdict;
-use crate::stun::attribute::{AlternateServer, ErrorCode, Software};
+use crate::stun::attribute::{AlternateDomain, AlternateServer, ErrorCode, Software};
 use crate::stun::{Builder, Class, ClassicRequest, Code, Message, Method, TransactionId};
 
 /// Where a response goes and how it is signed.
@@ -57,7 +58,10 @@ impl Server {
             .put(&ErrorCode { number: code.number(), reason: "" });
         let builder = match reject {
             Reject::UnknownAttributes(types) => builder.unknown_attributes(types),
-            Reject::Elsewhere(server) => builder.put(&AlternateServer(*server)),
+            Reject::Elsewhere(Alternate { address, name }) => {
+                let name = name.as_deref().map(AlternateDomain);
+                builder.put(&AlternateServer(*address)).put_some(name.as_ref())
+            }
             _ if matches!(code, Code::Unauthenticated | Code::StaleNonce) => {
                 self.authenticator.challenge(builder, &answer.from, answer.now)
             }

@@ -4,6 +4,7 @@
 //! clock, lock, atomic, task or global lives below here; the driver in `net` owns those.
 
 pub mod allocation;
+pub mod alternate;
 mod answer;
 pub mod auth;
 pub mod connections;
@@ -27,6 +28,7 @@ use std::time::Instant;
 
 pub use crate::stun::ChannelRange;
 pub use allocation::{AllocationId, FiveTuple, PeerTransport, RelayedAddress, Transport};
+pub use alternate::Alternate;
 pub use discovery::Discovery;
 pub use event::{CloseReason, Event};
 pub use mobility::{Claim, Moved, PendingResume, Refused};

@@ -270,6 +270,12 @@ impl Policy {
         ip.is_loopback() || self.leads_here(ip)
     }
 
+    /// What others reach one of our own addresses by: itself, or what the NAT in front shows for it.
+    pub(super) fn external(&self, own: SocketAddr) -> SocketAddr {
+        let alias = self.host.aliases.iter().find(|alias| alias.local == own.ip());
+        alias.map_or(own, |alias| SocketAddr::new(alias.external, own.port()))
+    }
+
     /// Whether `address` could be one of our own relayed addresses.
     #[must_use]
     pub fn is_relayed(&self, address: SocketAddr) -> bool {

@@ -1,7 +1,6 @@
 //! The server: its doors, and the dispatch behind them.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
@@ -10,6 +9,7 @@ use rand::{Rng, SeedableRng};
 
 use super::Now;
 use super::allocation::{AllocationId, Allocations, FiveTuple, RelayedAddress, Transport};
+use super::alternate::Alternate;
 use super::answer::Answer;
 use super::auth::{self, Authenticator};
 use super::discovery::Discovery;
@@ -42,7 +42,9 @@ pub struct Config {
     /// Which numbers channels may have.
     pub channels: ChannelRange,
     /// Where new allocations are to be made instead; empty: here.
-    pub alternates: Vec<SocketAddr>,
+    pub alternates: Vec<Alternate>,
+    /// The same for a server that drains, which prefers these and serves no new client itself.
+    pub drain_to: Vec<Alternate>,
     /// Whether the driver can set the DF bit, as DONT-FRAGMENT asks.
     pub dont_fragment: bool,
     /// What mobile clients' tickets are sealed with; `None` where there are none (RFC 8016).
@@ -61,6 +63,7 @@ pub struct Server {
     pub(super) stats: Stats,
     pub(super) events: VecDeque<Event>,
     pub(super) sealer: Option<Sealer>,
+    pub(super) is_draining: bool,
     /// Where clients were whose allocations other shards have now, as long as they are reached there.
     /// Clients choose the keys, hence a keyed hash. One for each allocation at most.
     pub(super) stubs: HashMap<FiveTuple, RelayedAddress, RandomState>,
@@ -74,7 +77,8 @@ pub(super) struct Settings {
     pub(super) limits: limits::Config,
     pub(super) discovery: Option<Discovery>,
     pub(super) channels: ChannelRange,
-    pub(super) alternates: Vec<SocketAddr>,
+    pub(super) alternates: Vec<Alternate>,
+    pub(super) drain_to: Vec<Alternate>,
     pub(super) dont_fragment: bool,
     pub(super) software: Option<String>,
     pub(super) tcp_relay: bool,
@@ -95,6 +99,7 @@ impl Server {
             stats: Stats::default(),
             events: VecDeque::new(),
             sealer: config.mobility.as_ref().map(Sealer::new),
+            is_draining: false,
             stubs: HashMap::with_hasher(hasher.clone()),
             authenticator: Authenticator::new(config.auth, hasher.clone()),
             unauthenticated: SourceBuckets::new(per_source, hasher),
@@ -103,6 +108,7 @@ impl Server {
                 discovery: config.discovery,
                 channels: config.channels,
                 alternates: config.alternates,
+                drain_to: config.drain_to,
                 dont_fragment: config.dont_fragment,
                 software: config.software,
                 tcp_relay: config.tcp_relay,

@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use hairpin::turn::policy::Alias;
 use hairpin::turn::{Discovery, FiveTuple, Transport};
 
 use crate::wire::{self, Attr, BINDING, Msg, Parsed, attr, raw};
-use crate::world::{Client, LISTENER, Outcome, World};
+use crate::world::{Client, LISTENER, Outcome, World, ip, other};
 
 const HERE: &str = "198.51.100.1:4000";
 const ALTERNATE: &str = "203.0.113.9:3479";
@@ -80,6 +81,27 @@ fn binding_without_attributes_is_told_the_other_address_too() {
         assert!(!reply.has(attr::PADDING));
         assert!(reply.bytes.len() <= 68);
     }
+}
+
+/// Behind 1:1 NAT clients know the four by other names; the driver sends from its own.
+#[test]
+fn addresses_are_told_as_the_nat_in_front_shows_them() {
+    let mut world = World::with(|setup| {
+        let four = ["10.0.0.5:3478", "10.0.0.9:3479"].map(|address| address.parse().unwrap());
+        setup.config.discovery = Discovery::new(four[0], four[1]);
+        setup.host.endpoints = setup.config.discovery.unwrap().addresses().into();
+        setup.host.aliases = [("203.0.113.5", "10.0.0.5"), ("203.0.113.9", "10.0.0.9")]
+            .map(|(external, local)| Alias { external: ip(external), local: ip(local) })
+            .into();
+    });
+    let reply = ask(&mut world, "10.0.0.5:3478", &[]).reply();
+    assert_eq!(plain(&reply, attr::RESPONSE_ORIGIN).to_string(), "203.0.113.5:3478");
+    assert_eq!(plain(&reply, attr::OTHER_ADDRESS).to_string(), "203.0.113.9:3479");
+    let changed = ask(&mut world, "10.0.0.5:3478", &[change(CHANGE_IP)]);
+    let Outcome::ReplyFrom(origin, reply) = changed else { panic!("{changed:?}") };
+    assert_eq!(origin.to_string(), "10.0.0.9:3478", "what the driver has");
+    assert_eq!(plain(&reply, attr::RESPONSE_ORIGIN).to_string(), "203.0.113.9:3478");
+    assert_eq!(plain(&reply, attr::OTHER_ADDRESS).to_string(), "203.0.113.9:3479");
 }
 
 /// RFC 5780 §6
@@ -193,7 +215,7 @@ fn discovering_client_is_sent_to_no_alternate_server() {
     let mut world = World::with(|setup| {
         let discovery = Discovery::new(LISTENER.parse().unwrap(), ALTERNATE.parse().unwrap());
         setup.config.discovery = discovery;
-        setup.config.alternates = vec!["203.0.113.7:3478".parse().unwrap()];
+        setup.config.alternates = vec![other("203.0.113.7:3478")];
     });
     for flags in [0, CHANGE_IP, CHANGE_PORT, CHANGE_IP | CHANGE_PORT] {
         let (Outcome::Reply(reply) | Outcome::ReplyFrom(_, reply)) =

@@ -7,6 +7,7 @@ mod amplification;
 mod auth;
 mod channels;
 mod discovery;
+mod drain;
 mod dual;
 mod icmp;
 mod limits;

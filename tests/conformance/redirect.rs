@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use hairpin::turn::{FiveTuple, Transport};
+
 use crate::wire::{
     ALLOCATE, BINDING, CREATE_PERMISSION, Msg, Parsed, attr, family, raw, transport,
 };
-use crate::world::{Client, PEER, World, five_tuple};
+use crate::world::{Client, Mode, PEER, World, five_tuple, other};
 
 const HERE: &str = "198.51.100.1:4000";
 const ALTERNATES: [&str; 3] = ["203.0.113.7:3478", "203.0.113.8:3479", "[2606:4700::7]:3478"];
 
 fn world() -> World {
-    let alternates = ALTERNATES.map(|address| address.parse().unwrap());
+    let alternates = ALTERNATES.map(other);
     World::with(|setup| setup.config.alternates = alternates.into())
 }
 
@@ -84,9 +86,63 @@ fn refusals_come_before_the_redirection() {
 #[test]
 fn client_of_a_family_without_alternate_is_served() {
     let mut world = World::with(|setup| {
-        setup.config.alternates = vec![ALTERNATES[2].parse().unwrap()];
+        setup.config.alternates = vec![other(ALTERNATES[2])];
     });
     let mut client = Client::at(HERE);
     client.allocate(&mut world);
     assert!(client.refresh(&mut world, 600).is_success());
+}
+
+/// What an Allocate over `transport` gets.
+fn over(transport_of_client: Transport, world: &mut World) -> Parsed {
+    let mut client = Client::at(HERE).mode(Mode::Sha256);
+    client.five = FiveTuple { transport: transport_of_client, ..client.five };
+    client.ask(world, ALLOCATE, &[transport(17)])
+}
+
+/// RFC 8489 §10, §14.16: by the name that the other server's certificate is for.
+#[test]
+fn client_over_tls_and_dtls_is_told_the_name_of_the_certificate() {
+    let named = "203.0.113.7:3478/turn-2.example.org";
+    let mut world = World::with(|setup| setup.config.alternates = vec![other(named)]);
+    for transport in [Transport::Tls, Transport::Dtls] {
+        let reply = over(transport, &mut world);
+        assert_eq!(alternate(&reply), "203.0.113.7:3478");
+        assert_eq!(reply.count(attr::ALTERNATE_DOMAIN), 1, "{transport:?}");
+        assert_eq!(reply.text(attr::ALTERNATE_DOMAIN), "turn-2.example.org");
+    }
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let reply = over(transport, &mut world);
+        assert_eq!(alternate(&reply), "203.0.113.7:3478");
+        assert!(!reply.has(attr::ALTERNATE_DOMAIN), "there is no certificate: {transport:?}");
+    }
+}
+
+/// It would look for the name it came by, and find another one.
+#[test]
+fn client_over_tls_and_dtls_is_sent_to_no_server_without_a_name() {
+    for transport in [Transport::Tls, Transport::Dtls] {
+        let mut world = World::with(|setup| {
+            setup.config.alternates = vec![other("203.0.113.7:3478")];
+        });
+        assert!(over(transport, &mut world).is_success(), "served here: {transport:?}");
+        let mut world = World::with(|setup| {
+            setup.config.drain_to = vec![other("203.0.113.7:3478")];
+        });
+        world.server.drain();
+        assert_eq!(over(transport, &mut world).code(), 508, "or nowhere: {transport:?}");
+    }
+}
+
+/// Of several, those that will do.
+#[test]
+fn client_over_tls_is_sent_to_the_server_with_a_name() {
+    let servers = ["203.0.113.7:3478", "203.0.113.8:3478/b.test", "203.0.113.9:3478"];
+    let mut world = World::with(|setup| setup.config.alternates = servers.map(other).into());
+    for port in 1..50 {
+        let mut client = Client::at(&format!("198.51.100.1:{}", 1000 + port));
+        client.five.transport = Transport::Tls;
+        let reply = client.ask(&mut world, ALLOCATE, &[transport(17)]);
+        assert_eq!(alternate(&reply), "203.0.113.8:3478");
+    }
 }

@@ -58,6 +58,7 @@ pub(crate) mod attr {
     pub(crate) const PAS: u16 = 0x8002;
     pub(crate) const ICMP: u16 = 0x8004;
     pub(crate) const SOFTWARE: u16 = 0x8022;
+    pub(crate) const ALTERNATE_DOMAIN: u16 = 0x8003;
     pub(crate) const ALTERNATE_SERVER: u16 = 0x8023;
     pub(crate) const FINGERPRINT: u16 = 0x8028;
     pub(crate) const ICE_CONTROLLED: u16 = 0x8029;

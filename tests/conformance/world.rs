@@ -11,9 +11,10 @@ use hairpin::stun::attribute::{ConnectionId, ReservationToken};
 use hairpin::turn::connections::Tally;
 use hairpin::turn::stats::{Direction, Traffic};
 use hairpin::turn::{
-    AllocateError, Allocated, AllocationId, ChannelRange, ConnectError, ConnectionBindError,
-    DropReason, Event, FiveTuple, Now, PendingAllocation, PendingConnect, PendingConnectionBind,
-    PortWish, Refused, RelayedAddress, Server, Transport, Verdict, auth, limits, policy, server,
+    AllocateError, Allocated, AllocationId, Alternate, ChannelRange, ConnectError,
+    ConnectionBindError, DropReason, Event, FiveTuple, Now, PendingAllocation, PendingConnect,
+    PendingConnectionBind, PortWish, Refused, RelayedAddress, Server, Transport, Verdict, auth,
+    limits, policy, server,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -61,6 +62,7 @@ impl Default for Setup {
                 discovery: None,
                 channels: ChannelRange::default(),
                 alternates: Vec::new(),
+                drain_to: Vec::new(),
                 dont_fragment: false,
                 mobility: None,
                 software: None,
@@ -757,6 +759,12 @@ impl Client {
         let reply = world.deliver(self.five, &request).reply();
         assert_eq!(reply.address(attr::XMA), self.five.client);
     }
+}
+
+/// Another server, written as in the configuration: an address, or an address and a name.
+pub(crate) fn other(text: &str) -> Alternate {
+    let (address, name) = text.split_once('/').map_or((text, None), |(at, name)| (at, Some(name)));
+    Alternate { address: address.parse().unwrap(), name: name.map(str::to_owned) }
 }
 
 pub(crate) fn five_tuple(client: &str) -> FiveTuple {

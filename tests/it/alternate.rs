@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use hairpin::turn::Alternate;
 use tokio::time::Instant;
 
 use super::client::{ALLOCATE, Client, DEADLINE, code_of};
@@ -12,6 +13,10 @@ const IPV6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const ALTERNATES: [&str; 2] = ["192.0.2.7:3479", "[2001:db8::7]:3478"];
 const REQUESTED_TRANSPORT: u16 = 0x0019;
 const ALTERNATE_SERVER: u16 = 0x8023;
+
+fn without_name(address: &str) -> Alternate {
+    Alternate { address: address.parse().unwrap(), name: None }
+}
 
 /// The code that one request gets: without a nonce it is not signed.
 async fn allocate_once(client: &Client) -> u16 {
@@ -24,7 +29,7 @@ async fn allocate_once(client: &Client) -> u16 {
 async fn authenticated_allocate_is_sent_to_the_alternate_of_its_family() {
     let server = TestServer::start(|config| {
         config.net.listen = [loopback(49, 2), IPV6].map(|ip| SocketAddr::new(ip, 0)).into();
-        config.turn.alternates = ALTERNATES.map(|address| address.parse().unwrap()).into();
+        config.turn.alternates = ALTERNATES.map(without_name).into();
     });
     let values = [
         &b"\0\x01\x0d\x97\xc0\0\x02\x07"[..],

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use hairpin::net::external::Known;
 use hairpin::turn::Discovery;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
@@ -13,6 +14,8 @@ use super::relay::loopback;
 
 const CHANGE_REQUEST: u16 = 0x0003;
 const PADDING: u16 = 0x0026;
+const RESPONSE_ORIGIN: u16 = 0x802B;
+const OTHER_ADDRESS: u16 = 0x802C;
 /// Ports that Linux gives to nobody by itself, on addresses of this file's own.
 const PORTS: [u16; 2] = [3478, 3479];
 
@@ -62,6 +65,44 @@ async fn responses_come_from_where_change_request_asks() {
                 SocketAddr::new(ips[ip ^ (flags >> 2 & 1)], PORTS[port ^ (flags >> 1 & 1)]);
             assert_eq!(from, expected, "asked at {at} with flags {flags}");
         }
+    }
+}
+
+/// The value of an address attribute that is not XOR-ed, of IPv4.
+fn plain(answer: &[u8], kind: u16) -> SocketAddr {
+    let mut rest = &answer[20..];
+    while rest.len() >= 4 {
+        let length = usize::from(u16::from_be_bytes([rest[2], rest[3]]));
+        if rest[..2] == kind.to_be_bytes() {
+            let ip: [u8; 4] = rest[8..12].try_into().unwrap();
+            return (ip, u16::from_be_bytes([rest[6], rest[7]])).into();
+        }
+        rest = &rest[4 + length.next_multiple_of(4)..];
+    }
+    panic!("no {kind:#06x} in {answer:02x?}");
+}
+
+/// Behind 1:1 NAT: the addresses told are not those that it has.
+#[tokio::test]
+async fn external_addresses_are_told_and_own_ones_are_answered_from() {
+    let ips = [loopback(46, 1), loopback(46, 2)];
+    let shown = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    let discovery = Discovery::new((ips[0], PORTS[0]).into(), (ips[1], PORTS[1]).into()).unwrap();
+    let _server = TestServer::start(|config| {
+        config.net.listen = discovery.addresses().into();
+        config.net.external.known = (shown.into_iter().zip(ips))
+            .map(|(external, local)| Known { external, local: Some(local) })
+            .collect();
+        config.turn.discovery = Some(discovery);
+    });
+    let socket = UdpSocket::bind((ips[0], 0)).await.unwrap();
+    for (flags, ip) in [(0, 0), (4, 1)] {
+        let mut request = binding_request();
+        push(&mut request, CHANGE_REQUEST, &[0, 0, 0, flags]);
+        let (from, answer) = exchange(&socket, (ips[0], PORTS[0]).into(), &request).await;
+        assert_eq!(from, (ips[ip], PORTS[0]).into());
+        assert_eq!(plain(&answer, RESPONSE_ORIGIN), (shown[ip], PORTS[0]).into());
+        assert_eq!(plain(&answer, OTHER_ADDRESS), (shown[1], PORTS[1]).into());
     }
 }
 

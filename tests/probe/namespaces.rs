@@ -1,4 +1,5 @@
-//! `hairpin nat` behind the NATs of Linux, each in network namespaces of its own.
+//! `hairpin nat` and `hairpin doctor` behind the NATs of Linux, each in network namespaces of its
+//! own.
 //!
 //! A client at 10.0.0.2, a NAT at 203.0.113.9, and coturn at 203.0.113.1 and .2.
 
@@ -244,6 +245,38 @@ fn no_route_is_one_line() {
     let (ended, _) = told_by(&mut alone.hairpin(), &["nat", "--server", "203.0.113.1"]);
     assert_eq!(ended.status.code(), Some(1));
     assert_eq!(ended.stderr, ["error: 203.0.113.1: this machine has no route to 203.0.113.1"]);
+}
+
+/// Whatever the NAT makes of the ports: what is sent to the relay need not come from where the server
+/// saw the client before.
+#[test]
+fn doctor_finds_that_a_server_works_from_behind_a_nat() {
+    for how in ["", "fully-random"] {
+        for (quota, peer) in [(64, "another relayed address"), (1, "this machine")] {
+            let Some(world) = World::new(&masquerade(how)) else { return };
+            let limits = &format!("allocations_per_user = {quota}");
+            let listen = r#"["203.0.113.1:3478"]"#;
+            let settings = Settings { listen, limits, ..Settings::default() };
+            // An address for examples, which the server takes for what it is.
+            let allow = format!(r#"allow = ["{NAT}/32", "#);
+            let config = ConfigFile::new(&settings.toml().replace("allow = [", &allow));
+            let _server = serve(&world.server, &config.path());
+            let user = ["--user", "alice", "--pass", "wonderland"];
+            for uri in ["turn:203.0.113.1", "turn:203.0.113.1?transport=tcp"] {
+                let arguments = [&["doctor", uri], &user[..]].concat();
+                let (ended, told) = told_by(&mut world.client.hairpin(), &arguments);
+                assert!(ended.status.success(), "masquerade {how}, quota {quota}: {told:#}");
+                let steps = told["reports"][0]["addresses"][0]["steps"].as_array().unwrap();
+                let detail = |name: &str| {
+                    let step = steps.iter().find(|step| step["step"] == name);
+                    step.unwrap_or_else(|| panic!("no {name}: {told:#}"))["detail"].to_string()
+                };
+                assert!(detail("permission").contains(peer), "{told:#}");
+                assert!(detail("relay").contains("20 of 20 came back"), "{told:#}");
+                assert!(detail("from outside").contains(NAT), "{told:#}");
+            }
+        }
+    }
 }
 
 fn masquerade(how: &str) -> String {

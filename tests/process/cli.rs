@@ -318,7 +318,7 @@ fn the_examples_of_every_help_can_be_typed() {
 
 #[test]
 fn signals_end_the_server_with_a_line_for_each_allocation() {
-    for signal in ["TERM", "INT"] {
+    for signals in [&["INT"][..], &["TERM", "TERM"], &["TERM", "INT"]] {
         // Ports of its own: those that the kernel picks may have another owner at once.
         let server = Server::start(&Settings {
             listen: &format!("[\"127.0.0.1:{}\"]", private_port()),
@@ -329,7 +329,12 @@ fn signals_end_the_server_with_a_line_for_each_allocation() {
         let (turn, http) = (server.turn, server.http);
         let clients: Vec<_> =
             (0..5).map(|_| Client::allocate(turn, "alice", "wonderland").unwrap()).collect();
-        server.process().signal(signal);
+        for (at, signal) in signals.iter().enumerate() {
+            server.process().signal(signal);
+            if at + 1 < signals.len() {
+                server.process().stderr().wait_for("draining", 1);
+            }
+        }
         let ended = server.wait();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         let log = ended.stderr;

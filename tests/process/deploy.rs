@@ -61,6 +61,22 @@ fn the_unit_bounds_what_it_may_take_and_names_no_page_that_is_not_there() {
     assert!(!unit.contains("Documentation="));
 }
 
+/// What is killed while it drains need not have drained.
+#[test]
+fn who_stops_it_waits_longer_than_it_drains() {
+    let config: toml::Table = read("config.toml").parse().unwrap();
+    let minutes = |text: &str| text.parse::<u64>().unwrap();
+    let drain = minutes(config["turn"]["drain_for"].as_str().unwrap().strip_suffix('m').unwrap());
+    let unit = read("deploy/hairpin.service");
+    let compose = read("deploy/compose.yaml");
+    for (text, key, unit) in
+        [(unit, "TimeoutStopSec=", "min"), (compose, "stop_grace_period: ", "m")]
+    {
+        let patience = text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap();
+        assert!(minutes(patience.strip_suffix(unit).unwrap()) > drain, "{key}{patience}");
+    }
+}
+
 fn read(file: &str) -> String {
     fs::read_to_string(project().join(file)).unwrap()
 }

@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod deploy;
 mod descriptors;
+mod drain;
 mod dtls;
 mod hostile;
 mod logs;

@@ -25,6 +25,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) relay_ports: &'a str,
     pub(crate) auth: &'a str,
     pub(crate) limits: &'a str,
+    pub(crate) turn: &'a str,
     pub(crate) stun: &'a str,
     pub(crate) http: &'a str,
     pub(crate) log: &'a str,
@@ -38,6 +39,7 @@ impl Default for Settings<'_> {
             relay_ports: "61000-65535",
             auth: r#"users = { alice = "wonderland", bob = "builder" }"#,
             limits: "unauthenticated_per_source = 0",
+            turn: "",
             stun: "",
             http: r#"listen = ["127.0.0.1:0"]"#,
             log: "",
@@ -48,12 +50,12 @@ impl Default for Settings<'_> {
 impl Settings<'_> {
     /// The file. The default relay ports are none that Linux picks for a client.
     pub(crate) fn toml(&self) -> String {
-        let Self { listen, threads, relay_ports, auth, limits, stun, http, log } = self;
+        let Self { listen, threads, relay_ports, auth, limits, turn, stun, http, log } = self;
         format!(
             "realm = \"test\"\nlisten = {listen}\nthreads = {threads}\n\
              [relay]\nports = \"{relay_ports}\"\n[auth]\n{auth}\n\
              [peers]\nallow = [\"127.0.0.0/8\", \"::1/128\"]\n\
-             [limits]\n{limits}\n[stun]\n{stun}\n[http]\n{http}\n[log]\n{log}\n"
+             [limits]\n{limits}\n[turn]\n{turn}\n[stun]\n{stun}\n[http]\n{http}\n[log]\n{log}\n"
         )
     }
 }
@@ -251,9 +253,9 @@ impl Server {
         self.process.wait()
     }
 
-    /// Ends it, and returns all it has logged.
+    /// Ends it without draining, and returns all it has logged.
     pub(crate) fn stop(self) -> Vec<String> {
-        self.process.signal("TERM");
+        self.process.signal("INT");
         let ended = self.wait();
         assert!(ended.status.success(), "{ended:?}");
         ended.stderr
@@ -280,15 +282,20 @@ impl Server {
 
     /// One scrape of `/metrics`.
     pub(crate) fn metrics(&self) -> Metrics {
+        let (status, response) = self.get("/metrics");
+        assert_eq!(status, 200, "{response}");
+        Metrics(response)
+    }
+
+    /// What HTTP answers: its status, and all of it.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.http).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
         let mut response = String::new();
         stream.read_to_string(&mut response).unwrap();
-        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
-        Metrics(response)
+        (response.split(' ').nth(1).unwrap().parse().unwrap(), response)
     }
 }
 

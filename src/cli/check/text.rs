@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use crate::config::{Bandwidth, Config, Lifetime, Origin, SECS_PER_DAY};
+use crate::config::{Bandwidth, Config, Lifetime, Origin, SECS_PER_DAY, Wait};
 use crate::logging::escaped;
 use crate::net::{SHARES_PORTS, external, tls};
 use crate::turn::Discovery;
@@ -35,6 +35,7 @@ pub(super) fn explain(config: &Config, origin: &Origin, unix_secs: u64) -> Strin
     if config.turn.mobility.is_some() {
         lines.say("mobility", "on (RFC 8016)");
     }
+    draining(&mut lines, config);
     lines.say("http", http(config));
     lines.say("signaling", signaling(config));
     lines.say("log", format_args!("{} as {}, to stderr", config.log.level, config.log.format));
@@ -132,6 +133,22 @@ fn limiting(lines: &mut Lines, config: &Config) {
     lines.say("strangers", format_args!("replies per second and source: {replies}"));
 }
 
+fn draining(lines: &mut Lines, config: &Config) {
+    let turn = &config.turn;
+    if !turn.alternates.is_empty() {
+        lines.say("alternates", format_args!("new clients go to {}", list(&turn.alternates)));
+    }
+    if config.drain_for.is_zero() {
+        return lines.say("drain", "not at all: SIGTERM stops at once");
+    }
+    let to = match &[&turn.drain_to[..], &turn.alternates].concat()[..] {
+        [] => "are refused".to_owned(),
+        to => format!("go to {}", list(to)),
+    };
+    let at_most = Wait(config.drain_for);
+    lines.say("drain", format_args!("{at_most} at most; new clients {to} meanwhile"));
+}
+
 fn addresses(discovery: &Discovery) -> String {
     let [primary, .., alternate] = discovery.addresses();
     format!("{primary} and {alternate} (RFC 5780)")
@@ -211,6 +228,7 @@ allocations    per user: 64, in all: no limit
 allocation     permissions: 256, channels: 256, lifetime: 10m unless asked for, 1h at most
 bandwidth      per user: no limit
 strangers      replies per second and source: no limit
+drain          not at all: SIGTERM stops at once
 http           metrics, health and pages on 127.0.0.1:8080
 signaling      /ws and /ice-servers for 127.0.0.1, open to everybody, for pages of its own origin
 log            info as text, to stderr

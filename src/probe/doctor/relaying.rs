@@ -96,17 +96,18 @@ async fn talk(
 ) -> Option<()> {
     reach(log, case, relayed)?;
     let (mut far, own) = permit(log, case, client, login, relayed).await?;
-    let mut carried = bind(log, case, client, &far).await;
+    let peer = match &far {
+        Far::Relay(_, address) => *address,
+        // Who it is to the relay shows when it sends there: a NAT may show another port to each.
+        Far::Own(own) => from_outside(log, case, client, relayed, Some(own)).await?,
+    };
+    let mut carried = bind(log, case, client, peer).await;
     if carried.is_some() {
-        carried = bytes(log, case, client, relayed, &mut far).await;
+        carried = bytes(log, case, client, &mut far).await;
     }
-    match &mut far {
-        Far::Relay(other, _) => {
-            let _ = refresh_to_zero(other).await;
-            from_outside(log, case, client, relayed, own).await;
-        }
-        // It has just been there.
-        Far::Own(_) => {}
+    if let Far::Relay(other, _) = &mut far {
+        let _ = refresh_to_zero(other).await;
+        from_outside(log, case, client, relayed, own.as_ref()).await;
     }
     carried
 }
@@ -343,12 +344,13 @@ fn towards(request: Request, peer: SocketAddr) -> Request {
     request.with(&PeerAddress { ip: peer.ip(), port: peer.port() })
 }
 
-async fn bind(log: &mut Log<'_>, case: &Case<'_>, client: &mut Client, far: &Far) -> Option<()> {
+async fn bind(
+    log: &mut Log<'_>,
+    case: &Case<'_>,
+    client: &mut Client,
+    peer: SocketAddr,
+) -> Option<()> {
     let begun = log.begin("channel", case.options.limit);
-    let peer = match far {
-        Far::Relay(_, address) => *address,
-        Far::Own(own) => own.mapped,
-    };
     let number = ChannelNumber(CHANNEL);
     let bound = client.request(METHOD_CHANNEL_BIND, |it| towards(it.with(&number), peer)).await;
     let detail = format!("{CHANNEL:#x} to {peer}");
@@ -359,12 +361,11 @@ async fn bytes(
     log: &mut Log<'_>,
     case: &Case<'_>,
     client: &mut Client,
-    relayed: SocketAddr,
     far: &mut Far,
 ) -> Option<()> {
     let limit = case.options.limit;
     let begun = log.begin("relay", limit);
-    let tally = match traffic::echo(client, relayed, far, case.options.count, limit).await {
+    let tally = match traffic::echo(client, far, case.options.count, limit).await {
         Ok(tally) => tally,
         Err(error) => return log.end(begun, Err(case.fault(&Failure::Io(error)))),
     };
@@ -389,22 +390,23 @@ async fn bytes(
     Some(())
 }
 
-/// Whether the relay ports are open to others than the server itself.
+/// Whether the relay ports are open to others than the server itself; who came in through them.
 async fn from_outside(
     log: &mut Log<'_>,
     case: &Case<'_>,
     client: &mut Client,
     relayed: SocketAddr,
-    own: Option<Own>,
-) {
+    own: Option<&Own>,
+) -> Option<SocketAddr> {
     let limit = case.options.limit;
     let begun = log.begin("from outside", limit);
     let Some(own) = own else {
         let why = "this machine is no peer that the server would take; whether others reach the \
                    relay ports is not known";
-        return log.skip(begun, why.to_owned());
+        log.skip(begun, why.to_owned());
+        return None;
     };
-    let outcome = match traffic::outside(client, relayed, &own, limit).await {
+    let outcome = match traffic::outside(client, relayed, own, limit).await {
         Err(error) => Err(case.fault(&Failure::Io(error))),
         Ok(Outside { inbound: None, .. }) => Err(Fault::new(
             format!("nothing sent to {relayed} came through within {limit:?}"),
@@ -418,10 +420,10 @@ async fn from_outside(
             "let UDP from relay.ports out of the server's firewall",
         )),
         Ok(Outside { inbound: Some(peer), outbound: true }) => {
-            Ok(((), format!("{peer} came in through port {}, and back", relayed.port())))
+            Ok((peer, format!("{peer} came in through port {}, and back", relayed.port())))
         }
     };
-    log.end(begun, outcome);
+    log.end(begun, outcome)
 }
 
 async fn release(log: &mut Log<'_>, case: &Case<'_>, client: &mut Client) {

@@ -185,10 +185,8 @@ impl Server {
         }
         let lifetime = self.config.limits.lifetime(request.message.read::<Lifetime>()?);
         // (11), but what is reserved here is nowhere else
-        if let (Some(server), false) =
-            (self.alternate(request), matches!(port, PortWish::Reserved(_)))
-        {
-            return Err(Reject::Elsewhere(server));
+        if !matches!(port, PortWish::Reserved(_)) {
+            self.admit_newcomer(request)?;
         }
         Ok(Outcome::Pending(PendingAllocation {
             from: request.from,
@@ -203,15 +201,6 @@ impl Server {
             is_mobile,
             lifetime,
         }))
-    }
-
-    /// Where the client is to go instead: of the family it has come by (RFC 8489 §14.15), and the
-    /// same for each retransmission.
-    fn alternate(&self, request: &Request<'_>) -> Option<SocketAddr> {
-        let is_ipv4 = request.from.client.is_ipv4();
-        let alternates = || self.config.alternates.iter().filter(|to| to.is_ipv4() == is_ipv4);
-        let [.., last] = request.message.transaction_id().0;
-        alternates().nth(usize::from(last).checked_rem(alternates().count())?).copied()
     }
 
     /// The allocation that the request, a retransmission, has made already; 437 where another

@@ -27,9 +27,12 @@ pub(in crate::turn) struct Bound {
 /// What RFC 5780 adds.
 #[derive(Debug)]
 struct Discovered {
+    /// Where it was asked, and where the response leaves from.
     at: SocketAddr,
     origin: SocketAddr,
-    other: SocketAddr,
+    /// Where the response comes from, and the other address, as the client knows them.
+    shown_origin: SocketAddr,
+    shown_other: SocketAddr,
     padding: Option<usize>,
 }
 
@@ -46,8 +49,8 @@ impl Bound {
         let padding = discovered.padding.map(|length| &[0; PADDING_LEN_MAX][..length]);
         builder
             .put(&MappedAddress(self.mapped))
-            .put(&ResponseOrigin(discovered.origin))
-            .put(&OtherAddress(discovered.other))
+            .put(&ResponseOrigin(discovered.shown_origin))
+            .put(&OtherAddress(discovered.shown_other))
             .put_some(padding.map(Padding).as_ref())
     }
 }
@@ -73,10 +76,12 @@ impl Server {
         let (Some(discovery), Some(other)) = (discovery, other) else { return Ok(bound) };
         let change = message.read::<ChangeRequest>()?.unwrap_or_default();
         let padding = message.value(AttributeType::PADDING);
+        let origin = discovery.origin(from.server, change).unwrap_or(from.server);
         bound.discovered = Some(Discovered {
             at: from.server,
-            origin: discovery.origin(from.server, change).unwrap_or(from.server),
-            other,
+            origin,
+            shown_origin: self.policy.external(origin),
+            shown_other: self.policy.external(other),
             padding: padding.map(|padding| padding.len().min(PADDING_LEN_MAX)),
         });
         Ok(bound)

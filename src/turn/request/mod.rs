@@ -11,10 +11,9 @@ mod refresh;
 mod resume;
 mod send;
 
-use std::net::SocketAddr;
-
 use super::Now;
 use super::allocation::{AllocationId, FiveTuple, PeerTransport};
+use super::alternate::Alternate;
 use super::auth::{Denial, User};
 use super::policy::Forbidden;
 use super::server::Server;
@@ -41,7 +40,7 @@ pub(super) enum Reject {
     /// For a reason that a code says all about.
     Code(Code),
     /// 300, with the server to ask instead.
-    Elsewhere(SocketAddr),
+    Elsewhere(Alternate),
     /// 420, with the types in question.
     UnknownAttributes(Vec<AttributeType>),
 }

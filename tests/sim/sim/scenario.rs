@@ -65,6 +65,7 @@ pub(super) fn config(channel_ms: u64) -> server::Config {
         discovery: None,
         channels: ChannelRange::default(),
         alternates: Vec::new(),
+        drain_to: Vec::new(),
         dont_fragment: false,
         mobility: Some(mobility::Key([9; 32])),
         software: None,
