@@ -64,7 +64,8 @@ pub struct Config {
     pub threads: usize,
     /// Ports of relay sockets.
     pub relay_ports: RangeInclusive<u16>,
-    /// Local addresses of relay sockets, at most one per family; empty: the listeners' own.
+    /// Local addresses of relay sockets, each another one, at most
+    /// [`RELAY_ADDRESSES_MAX`](policy::RELAY_ADDRESSES_MAX); empty: the listeners' own.
     pub relay_addresses: Vec<IpAddr>,
     /// What a 1:1 NAT in front of the machine does.
     pub external: external::Config,
@@ -84,8 +85,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// One address for each family that can be relayed from: the configured one, else the first
-    /// listener's own, else, where that is a wildcard, the one the routing table prefers.
+    /// The addresses that are relayed from: the configured ones, else one for each family, the first
+    /// listener's own or, where that is a wildcard, the one the routing table prefers.
     #[must_use]
     pub fn relays_from(&self) -> Vec<IpAddr> {
         if !self.relay_addresses.is_empty() {
