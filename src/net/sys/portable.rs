@@ -157,3 +157,13 @@ pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
 pub fn pin(_: usize) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+/// Not known.
+pub fn descriptor_limit() -> Option<u64> {
+    None
+}
+
+/// Limits are left as they are.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    Ok(())
+}
