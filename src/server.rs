@@ -23,7 +23,7 @@ use crate::logging::escaped;
 use crate::net::certificates::Reload;
 use crate::net::count::{Kind, Refusal};
 use crate::net::handover::{HANDOVERS_MAX, Handover, HttpStream};
-use crate::net::{BindError, Net, clock, ice_urls};
+use crate::net::{self, BindError, Net, clock, ice_urls};
 use crate::turn::policy;
 use drain::Drain;
 use signals::{Signal, Signals};
@@ -86,6 +86,21 @@ pub fn reach_warning(relay: IpAddr) -> Option<&'static str> {
         "peers on the Internet cannot reach relayed addresses like this one; on a machine with \
          several addresses, set relay.addresses, and behind 1:1 NAT relay.external",
     )
+}
+
+/// What an operator should know where the process may open fewer files than there are relay ports:
+/// each allocation is a socket. `limit` is how many it may open.
+#[must_use]
+pub fn descriptor_warning(net: &net::Config, limit: Option<u64>) -> Option<String> {
+    let limit = limit?;
+    let (most, room) = (net.allocations_max(), net.allocations_within(limit));
+    (room < most).then(|| {
+        format!(
+            "open files: {limit}, the hard limit here, leave room for {room} allocations of the \
+             {most} that there may be, fewer with clients over TCP; raise LimitNOFILE= (systemd) or \
+             `ulimit -Hn`"
+        )
+    })
 }
 
 /// A started server.

@@ -13,7 +13,7 @@ use super::Error;
 use crate::load::{
     self, Fleet, Found, Order, Pattern, Progress, Report, Search, Target, Trial, Usage,
 };
-use crate::net::clock;
+use crate::net::{clock, sys};
 
 pub(super) use options::Bench;
 use options::Settings;
@@ -41,6 +41,8 @@ struct Opened {
 impl Bench {
     pub(super) fn run(self, out: &mut impl Write) -> Result<(), Error> {
         let settings = self.settings()?;
+        // Each client is a socket, and what cannot be raised is told when one cannot be opened.
+        let _ = sys::raise_descriptor_limit();
         let mut outcomes = Vec::new();
         for uri in &settings.uris {
             let outcome = uri.resolve(settings.public).and_then(|target| settings.load(target));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Error;
 use crate::config::{Config, Origin};
 use crate::http::credentials::Source;
-use crate::net::clock;
+use crate::net::{clock, sys};
 use crate::server;
 use crate::signal::Replace;
 use crate::turn::{Alternate, ChannelRange, Discovery};
@@ -174,12 +174,14 @@ fn warnings(config: &Config, origin: &Origin) -> Vec<String> {
     warnings.extend(shown.filter_map(|address| {
         Some(format!("relay address {address}: {}", server::reach_warning(address)?))
     }));
+    warnings.extend(server::descriptor_warning(&config.net, sys::descriptor_limit()));
     warnings
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net;
     use crate::net::external::Known;
 
     #[test]
@@ -206,10 +208,29 @@ mod tests {
     fn warnings_come_with_the_explanation() {
         let mut config = Config::dev();
         config.turn.auth.users.clear();
+        // Fewer than any limit of open files.
+        config.net.relay_ports = 50_000..=50_009;
         let origin = Origin::default();
         let warning = "auth: neither users nor secrets: the server answers STUN and relays nothing";
         assert!(as_text(&config, &origin, 0).ends_with(&format!("\nwarning: {warning}\n")));
         assert_eq!(as_json(&config, &origin)["warnings"], json!([warning]));
+    }
+
+    #[test]
+    fn room_for_fewer_allocations_than_relay_ports_is_told() {
+        let mut net = Config::dev().net;
+        net.threads = 1;
+        let told = |net: &net::Config, limit| server::descriptor_warning(net, limit);
+        let text = told(&net, Some(1024)).unwrap();
+        assert!(text.starts_with(
+            "open files: 1024, the hard limit here, leave room for 986 allocations of the 16384 "
+        ));
+        assert_eq!([told(&net, Some(16_384 + 38)), told(&net, None)], [None, None]);
+        assert!(told(&net, Some(0)).unwrap().contains("for 0 allocations"));
+        net.relay_addresses = ["10.0.0.4", "10.0.0.5"].map(|ip| ip.parse().unwrap()).into();
+        assert!(told(&net, Some(16_384 + 38)).unwrap().contains("of the 32768 "));
+        net.allocations = 986;
+        assert_eq!(told(&net, Some(1024)), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{Error, holder};
 use crate::config::{Config, Origin};
 use crate::logging;
-use crate::net::BindError;
+use crate::net::{BindError, sys};
 use crate::server::{self, Addresses};
 
 /// Run the server.
@@ -43,7 +43,11 @@ impl Serve {
         if !self.dev {
             info!(config = %origin, "configuration read");
         }
-        for warning in config.warnings(&origin) {
+        if let Err(error) = sys::raise_descriptor_limit() {
+            warn!(%error, "the limit of open files stays where it is");
+        }
+        let few = server::descriptor_warning(&config.net, sys::descriptor_limit());
+        for warning in config.warnings(&origin).into_iter().chain(few) {
             warn!("{warning}");
         }
         let mut printed = Ok(());

@@ -14,6 +14,7 @@ use super::secrets::{self, Reader};
 use super::signaling;
 use super::tls;
 use super::value::{Host, Listen, Ports};
+use crate::turn::policy::RELAY_ADDRESSES_MAX;
 use crate::{http, logging, net, turn};
 
 /// RFC 8489 §14.9 allows 127 characters; counted in bytes here, so that a refusal never outgrows
@@ -177,10 +178,11 @@ fn check_listen(listen: &[Listen], key: &Key) -> Result<(), Fault> {
 fn check_relay(relay: &Relay, listen: &[SocketAddr]) -> Result<(), Fault> {
     let key = Key::new("relay.addresses");
     for (at, Host(host)) in relay.addresses.iter().enumerate() {
-        let same_family = |other: &Host| other.0.is_ipv4() == host.is_ipv4();
-        if relay.addresses[..at].iter().any(same_family) {
-            let family = if host.is_ipv4() { "IPv4" } else { "IPv6" };
-            let message = format!("\"{host}\" is a second {family} address; one is possible");
+        if relay.addresses[..at].contains(&Host(*host)) {
+            return Err(Fault::new([key.index(at)], format!("\"{host}\" is listed twice")));
+        }
+        if at == RELAY_ADDRESSES_MAX {
+            let message = format!("more than {RELAY_ADDRESSES_MAX} relay addresses");
             return Err(Fault::new([key.index(at)], message));
         }
     }

@@ -58,9 +58,9 @@ pub(super) fn config(relay: &Relay, net: &net::Config) -> Result<net::external::
         let refuse =
             |message: String| Err(Fault::new([Key::new("relay.external").index(at)], message));
         let External::Known(known) = *external else { continue };
-        let Some(local) = local_of(known, &relays_from) else {
-            let family = if known.external.is_ipv4() { "IPv4" } else { "IPv6" };
-            return refuse(format!("\"{}\" is for no relay address of {family}", known.external));
+        let local = match local_of(known, &relays_from) {
+            Ok(local) => local,
+            Err(problem) => return refuse(problem),
         };
         if !is_ours(local, net, &relays_from) {
             return refuse(format!("\"{local}\" is neither a relay address nor listened on"));
@@ -71,15 +71,31 @@ pub(super) fn config(relay: &Relay, net: &net::Config) -> Result<net::external::
         if config.known.iter().any(|other| other.external == known.external) {
             return refuse(format!("\"{}\" is listed twice", known.external));
         }
+        if known.external != local && relays_from.contains(&known.external) {
+            return refuse(format!("\"{}\" is itself a relay address", known.external));
+        }
         config.known.push(known);
     }
     config.stun = stun(relay)?;
     Ok(config)
 }
 
-fn local_of(known: Known, relays_from: &[IpAddr]) -> Option<IpAddr> {
-    let same_family = |relay: &&IpAddr| relay.is_ipv4() == known.external.is_ipv4();
-    known.local.or_else(|| relays_from.iter().find(same_family).copied())
+/// What it stands for: said, or the one relay address of its family.
+fn local_of(known: Known, relays_from: &[IpAddr]) -> Result<IpAddr, String> {
+    let Known { external, local } = known;
+    if let Some(local) = local {
+        return Ok(local);
+    }
+    let same_family = |relay: &&IpAddr| relay.is_ipv4() == external.is_ipv4();
+    let family = if external.is_ipv4() { "IPv4" } else { "IPv6" };
+    match *relays_from.iter().filter(same_family).collect::<Vec<_>>() {
+        [] => Err(format!("\"{external}\" is for no relay address of {family}")),
+        [&local] => Ok(local),
+        [first, ..] => Err(format!(
+            "\"{external}\" may be for any of several relay addresses of {family}; write \
+             \"{external}/{first}\" (external/local) if it is for {first}"
+        )),
+    }
 }
 
 /// Whether an external address for `local` would be of any use.

@@ -302,8 +302,8 @@ fn values_that_contradict_each_other_are_refused_where_one_of_them_is_written() 
             "c.toml:1: http.listen[1]: \"[::]:1\" is listed twice",
         ),
         (
-            "[relay]\naddresses = [\"192.0.2.1\", \"2001:db8::1\",\n\"192.0.2.2\"]",
-            "c.toml:3: relay.addresses[2]: \"192.0.2.2\" is a second IPv4 address; one is possible",
+            "[relay]\naddresses = [\"192.0.2.1\", \"192.0.2.2\",\n\"192.0.2.1\"]",
+            "c.toml:3: relay.addresses[2]: \"192.0.2.1\" is listed twice",
         ),
         (
             "listen = [\"0.0.0.0:50000\"]",
@@ -638,6 +638,51 @@ fn external_addresses_are_for_relay_addresses_and_listeners() {
                   external_stun = \"192.0.9.9:3478\"";
     let public = accepted(public).net;
     assert!(public.external.unknown(&public.relays_from()).is_empty(), "no NAT, no question");
+}
+
+#[test]
+fn relay_addresses_are_sixteen_at_most() {
+    let listed = |count: u8| {
+        let addresses = (1..=count).map(|last| format!("\"10.0.0.{last}\""));
+        format!("[relay]\naddresses = [{}]", addresses.collect::<Vec<_>>().join(", "))
+    };
+    let addresses = accepted(&listed(16)).net.relays_from();
+    assert_eq!((addresses.len(), addresses[15].to_string().as_str()), (16, "10.0.0.16"));
+    let problem = "c.toml:2: relay.addresses[16]: more than 16 relay addresses";
+    assert_eq!(refused(&listed(17)), problem);
+}
+
+#[test]
+fn each_of_several_relay_addresses_has_its_own_external_one() {
+    let at = |external: &str| {
+        format!(
+            "[relay]\naddresses = [\"10.0.0.4\", \"10.0.0.5\", \"fd00::4\"]\n\
+             external_stun = \"stun.example.org:3478\"\nexternal = [\"auto\", {external}]"
+        )
+    };
+    let net = accepted(&at("\"203.0.113.5/10.0.0.5\", \"2600::4\"")).net;
+    let aliases = net.external.aliases(&net.relays_from());
+    let shown: Vec<_> =
+        aliases.iter().map(|alias| format!("{} {}", alias.external, alias.local)).collect();
+    assert_eq!(shown, ["203.0.113.5 10.0.0.5", "2600::4 fd00::4"]);
+    let asked = net.external.unknown(&net.relays_from());
+    assert_eq!(asked, ["10.0.0.4".parse::<std::net::IpAddr>().unwrap()]);
+    let both = accepted(&at("\"2600::4\"")).net;
+    assert_eq!(both.external.unknown(&both.relays_from()).len(), 2, "auto asks for each");
+    for (external, problem) in [
+        (
+            "\"203.0.113.4\"",
+            "[1]: \"203.0.113.4\" may be for any of several relay addresses of IPv4; write \
+             \"203.0.113.4/10.0.0.4\" (external/local) if it is for 10.0.0.4",
+        ),
+        (
+            "\"203.0.113.4/10.0.0.4\", \"203.0.113.4/10.0.0.5\"",
+            "[2]: \"203.0.113.4\" is listed twice",
+        ),
+        ("\"10.0.0.5/10.0.0.4\"", "[1]: \"10.0.0.5\" is itself a relay address"),
+    ] {
+        assert_eq!(refused(&at(external)), format!("c.toml:4: relay.external{problem}"));
+    }
 }
 
 #[test]

@@ -52,7 +52,8 @@ impl Default for Config {
 pub struct Known {
     /// As others see it.
     pub external: IpAddr,
-    /// The address of ours that it stands for; `None` is the relay address of its family.
+    /// The address of ours that it stands for; `None` is the relay address of its family, of which
+    /// there must be one only.
     pub local: Option<IpAddr>,
 }
 
@@ -126,7 +127,8 @@ impl Externals {
             Arc::new(Self { pools: Arc::clone(pools), aliases: Mutex::default(), _stop: stop });
         let relays_from: Vec<IpAddr> = pools.iter().map(|pool| pool.address()).collect();
         for alias in config.aliases(&relays_from) {
-            externals.learn(alias);
+            // Checked with the rest of the configuration, which has told it.
+            let _ = externals.learn(alias);
         }
         let locals = config.unknown(&relays_from);
         let (Some(stun), Some(&first)) = (config.stun.clone(), locals.first()) else {
@@ -149,7 +151,8 @@ impl Externals {
             let left = deadline.saturating_duration_since(clock::now().instant);
             let heard = answered.recv_timeout(left);
             let answer = heard.unwrap_or_else(|_| Err(no_answer()));
-            externals.learn(answer.map_err(|error| failed(local, error))?);
+            let learned = answer.and_then(|alias| externals.learn(alias));
+            learned.map_err(|error| failed(local, error))?;
         }
         Ok(externals)
     }
@@ -158,18 +161,26 @@ impl Externals {
         self.lock().clone()
     }
 
-    /// True if it is news.
-    fn learn(&self, alias: Alias) -> bool {
+    /// True if it is news. An error where another relay address shows the same: what peers send
+    /// there cannot come to both.
+    fn learn(&self, alias: Alias) -> io::Result<bool> {
         let mut aliases = self.lock();
         if aliases.contains(&alias) {
-            return false;
+            return Ok(false);
+        }
+        let shows_it = |pool: &&Arc<PortPool>| {
+            pool.address() != alias.local && pool.advertised() == alias.external
+        };
+        if let Some(other) = self.pools.iter().find(shows_it) {
+            let text = format!("it says {}, as for {}", alias.external, other.address());
+            return Err(io::Error::other(text));
         }
         aliases.retain(|other| other.local != alias.local);
         aliases.push(alias);
         if let Some(pool) = self.pools.iter().find(|pool| pool.address() == alias.local) {
             pool.advertise(alias.external);
         }
-        true
+        Ok(true)
     }
 
     /// No code that holds the lock can leave the list half changed, so a poisoned one is fine.
@@ -193,17 +204,14 @@ impl Asker {
             // Nobody listens where the start has failed already.
             let _ = first.send(ask(&self.stun, local));
         }
-        let mut failing = false;
+        let mut failing = vec![false; self.locals.len()];
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(self.every) {
-            for &local in &self.locals {
-                match ask(&self.stun, local) {
-                    Ok(alias) => {
-                        failing = false;
-                        self.update(alias);
-                    }
+            for (&local, failing) in self.locals.iter().zip(&mut failing) {
+                match ask(&self.stun, local).and_then(|alias| self.update(alias)) {
+                    Ok(()) => *failing = false,
                     Err(error) => {
                         // Once for a streak: it may last.
-                        if !std::mem::replace(&mut failing, true) {
+                        if !std::mem::replace(failing, true) {
                             warn!(%local, stun = %self.stun, %error,
                                 "the external address cannot be learned; the last one stays");
                         }
@@ -213,12 +221,13 @@ impl Asker {
         }
     }
 
-    fn update(&self, alias: Alias) {
-        let Some(externals) = self.externals.upgrade() else { return };
-        if externals.learn(alias) {
+    fn update(&self, alias: Alias) -> io::Result<()> {
+        let Some(externals) = self.externals.upgrade() else { return Ok(()) };
+        if externals.learn(alias)? {
             warn!(local = %alias.local, external = %alias.external,
                 "the external address has changed; peers cannot reach what was allocated before");
         }
+        Ok(())
     }
 }
 

@@ -56,6 +56,12 @@ pub const SETS_DONT_FRAGMENT: bool = sys::SETS_DONT_FRAGMENT;
 /// How long a shard may take to answer before it counts as stuck.
 const SHARD_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Files and sockets of a process without shards: standard streams, runtimes, the log; and room for
+/// some connections to the admin plane.
+const DESCRIPTORS_OF_PROCESS: u64 = 32;
+/// What a shard needs besides its listeners: its runtime.
+const DESCRIPTORS_OF_SHARD: u64 = 4;
+
 /// Where to listen and relay, and the process-wide caps.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -65,7 +71,8 @@ pub struct Config {
     pub threads: usize,
     /// Ports of relay sockets.
     pub relay_ports: RangeInclusive<u16>,
-    /// Local addresses of relay sockets, at most one per family; empty: the listeners' own.
+    /// Local addresses of relay sockets, each another one, at most
+    /// [`RELAY_ADDRESSES_MAX`](policy::RELAY_ADDRESSES_MAX); empty: the listeners' own.
     pub relay_addresses: Vec<IpAddr>,
     /// What a 1:1 NAT in front of the machine does.
     pub external: external::Config,
@@ -85,8 +92,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// One address for each family that can be relayed from: the configured one, else the first
-    /// listener's own, else, where that is a wildcard, the one the routing table prefers.
+    /// The addresses that are relayed from: the configured ones, else one for each family, the first
+    /// listener's own or, where that is a wildcard, the one the routing table prefers.
     #[must_use]
     pub fn relays_from(&self) -> Vec<IpAddr> {
         if !self.relay_addresses.is_empty() {
@@ -98,6 +105,25 @@ impl Config {
             own.clone().find(|ip| !ip.is_unspecified()).or_else(|| preferred_source(own.next()?))
         };
         [AddressFamily::Ipv4, AddressFamily::Ipv6].into_iter().filter_map(own_of).collect()
+    }
+
+    /// How many allocations of clients over UDP could be open at once, by ports and by the cap on
+    /// all of them. Over TCP and TLS a client takes a descriptor more, which has no port.
+    #[must_use]
+    pub fn allocations_max(&self) -> u64 {
+        let ports = (self.relays_from().len() * self.relay_ports.len()) as u64;
+        if self.allocations == 0 { ports } else { ports.min(self.allocations as u64) }
+    }
+
+    /// How many there is room for among `limit` descriptors of the process, each of which takes one.
+    #[must_use]
+    pub fn allocations_within(&self, limit: u64) -> u64 {
+        let (tls, dtls) =
+            self.tls.as_ref().map_or((0, false), |tls| (tls.listen.len() as u64, tls.dtls));
+        let listeners = 2 * self.listen.len() as u64 + tls * (1 + u64::from(dtls));
+        let shards = shard_count(self.threads) as u64;
+        let own = DESCRIPTORS_OF_PROCESS + shards * (DESCRIPTORS_OF_SHARD + listeners);
+        limit.saturating_sub(own)
     }
 }
 

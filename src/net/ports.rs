@@ -146,6 +146,14 @@ impl PortPool {
         self.holders[usize::from(port - self.first)].store(held, Ordering::Relaxed);
     }
 
+    /// How many ports like this can be taken without waking one from its rest.
+    #[must_use]
+    pub fn free(&self, parity: Parity, now: Instant) -> usize {
+        let mut state = self.lock();
+        state.wake(now);
+        state.free_of(parity)
+    }
+
     /// A random free port (RFC 6056); where none is free, the one that has rested longest.
     #[must_use]
     pub fn take(self: &Arc<Self>, parity: Parity, now: Instant) -> Option<PortLease> {
@@ -261,6 +269,14 @@ impl State {
         }
     }
 
+    fn free_of(&self, parity: Parity) -> usize {
+        let [even, odd] = self.free.each_ref().map(Vec::len);
+        match parity {
+            Parity::Any => even + odd,
+            Parity::Even => even,
+        }
+    }
+
     fn set_free(&mut self, port: u16) {
         self.free[usize::from(!is_even(&port))].push(port);
         self.set(port, PortState::Free);
@@ -281,16 +297,12 @@ impl State {
     }
 
     fn pick(&mut self, parity: Parity) -> Option<u16> {
-        let [even, odd] = self.free.each_ref().map(Vec::len);
-        let count = match parity {
-            Parity::Any => even + odd,
-            Parity::Even => even,
-        };
+        let count = self.free_of(parity);
         if count == 0 {
             return None;
         }
         let index = self.rng.random_range(0..count);
-        let port = match index.checked_sub(even) {
+        let port = match index.checked_sub(self.free[0].len()) {
             None => self.free[0].swap_remove(index),
             Some(index) => self.free[1].swap_remove(index),
         };

@@ -1,9 +1,12 @@
 //! Relay sockets: one for each allocation, on a port of the pool.
 
+use std::cmp::Reverse;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
+
+use tracing::debug;
 
 use super::ports::{Parity, PortLease, PortPool, Reservation};
 use super::quota::{QuotaLease, Quotas};
@@ -134,9 +137,8 @@ pub(super) fn obtain(
     }
     if pending.port() == PortWish::Pair {
         let (quota, next_quota) = (quotas.take(account)?, quotas.take(account)?);
-        let pool = pool_of(pools, pending.family())?;
-        let (relay, next) = bind_pair(pool, shard, now)?;
-        let reservation = Some(pool.reserve(next, next_quota, now));
+        let (relay, next) = bind_pair(pools, pending.family(), shard, now)?;
+        let reservation = Some(next.pool().reserve(next, next_quota, now));
         return Ok(Obtained { relay, quota, also: None, reservation });
     }
     let parity = if pending.port() == PortWish::Even { Parity::Even } else { Parity::Any };
@@ -154,12 +156,33 @@ pub(super) fn obtain(
     Ok(Obtained { relay, quota, also, reservation: None })
 }
 
-fn pool_of(pools: &[Arc<PortPool>], family: AddressFamily) -> io::Result<&Arc<PortPool>> {
-    let found = pools.iter().find(|pool| AddressFamily::of(pool.address()) == family);
-    found.ok_or(io::ErrorKind::AddrNotAvailable.into())
+/// What `take` finds in the pool of this family that has the most free ports of this parity, so that
+/// the addresses share the load; where it finds nothing there, in the next one. The error is that of
+/// the first.
+fn spread<T>(
+    pools: &[Arc<PortPool>],
+    family: AddressFamily,
+    parity: Parity,
+    now: Instant,
+    mut take: impl FnMut(&Arc<PortPool>) -> io::Result<T>,
+) -> io::Result<T> {
+    let is_suited = |pool: &&Arc<PortPool>| AddressFamily::of(pool.address()) == family;
+    let mut suited: Vec<_> = pools.iter().filter(is_suited).collect();
+    suited.sort_by_cached_key(|pool| Reverse(pool.free(parity, now)));
+    let mut failure = None;
+    for pool in suited {
+        match take(pool) {
+            Ok(taken) => return Ok(taken),
+            Err(error) => {
+                debug!(address = %pool.address(), %error, "no relay socket at this address");
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
-/// Binds a socket to a random port, of this parity, of the pool for this family.
+/// Binds a socket to a random port, of this parity, of a pool for this family.
 fn bind(
     pools: &[Arc<PortPool>],
     family: AddressFamily,
@@ -173,7 +196,7 @@ fn bind(
     Ok(RelaySocket { socket, address: port.advertised(), _port: port })
 }
 
-/// A random port, of this parity, of the pool for this family, and what `open` makes of it.
+/// A random port, of this parity, of a pool for this family, and what `open` makes of it.
 pub(super) fn take_port<S>(
     pools: &[Arc<PortPool>],
     family: AddressFamily,
@@ -181,7 +204,15 @@ pub(super) fn take_port<S>(
     now: Instant,
     open: impl Fn(SocketAddr) -> io::Result<S>,
 ) -> io::Result<(S, PortLease)> {
-    let pool = pool_of(pools, family)?;
+    spread(pools, family, parity, now, |pool| take_port_of(pool, parity, now, &open))
+}
+
+fn take_port_of<S>(
+    pool: &Arc<PortPool>,
+    parity: Parity,
+    now: Instant,
+    open: impl Fn(SocketAddr) -> io::Result<S>,
+) -> io::Result<(S, PortLease)> {
     // Failed ports stay taken until a good one is found, so that none is tried twice.
     let mut occupied = Vec::new();
     for _ in 0..BIND_ATTEMPTS {
@@ -195,8 +226,17 @@ pub(super) fn take_port<S>(
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-/// Binds a socket to an even port, and finds the next one free as well.
+/// Binds a socket to an even port, and finds the next one of the same address free as well.
 fn bind_pair(
+    pools: &[Arc<PortPool>],
+    family: AddressFamily,
+    shard: usize,
+    now: Instant,
+) -> io::Result<(RelaySocket, PortLease)> {
+    spread(pools, family, Parity::Even, now, |pool| bind_pair_of(pool, shard, now))
+}
+
+fn bind_pair_of(
     pool: &Arc<PortPool>,
     shard: usize,
     now: Instant,
@@ -230,5 +270,94 @@ impl RelaySocket {
             }
             Err(error) => Err((error, port)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::super::clock;
+    use super::*;
+
+    const FIRST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 4));
+    const SECOND: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 5));
+    const V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
+
+    fn pools(ports: u16) -> Vec<Arc<PortPool>> {
+        let range = 50_000..=50_000 + ports - 1;
+        [FIRST, V6, SECOND].map(|ip| PortPool::new(ip, range.clone(), [7; 32])).into()
+    }
+
+    fn take(
+        pools: &[Arc<PortPool>],
+        open: impl Fn(SocketAddr) -> io::Result<()>,
+    ) -> io::Result<PortLease> {
+        let now = clock::now().instant;
+        let ((), port) = take_port(pools, AddressFamily::Ipv4, Parity::Any, now, open)?;
+        Ok(port)
+    }
+
+    fn used(pools: &[Arc<PortPool>]) -> Vec<usize> {
+        pools.iter().map(|pool| pool.counts().used).collect()
+    }
+
+    #[test]
+    fn addresses_of_a_family_share_the_load_to_the_last_port() {
+        let pools = pools(10);
+        let mut taken = Vec::new();
+        for count in 1..=20 {
+            taken.push(take(&pools, |_| Ok(())).unwrap());
+            let [first, other, second] = used(&pools)[..] else { unreachable!() };
+            assert_eq!((first + second, other), (count, 0));
+            assert!(first.abs_diff(second) <= 1, "{first} and {second}");
+        }
+        let full = take(&pools, |_| Ok(())).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::AddrNotAvailable);
+        // Whoever is rid of its load gets the next ones.
+        taken.retain(|port| port.address().ip() == FIRST);
+        for _ in 0..10 {
+            taken.push(take(&pools, |_| Ok(())).unwrap());
+        }
+        assert_eq!(used(&pools), [10, 0, 10]);
+    }
+
+    #[test]
+    fn even_ports_are_found_at_whichever_address_has_them() {
+        let pools = pools(4);
+        let now = clock::now().instant;
+        let even = || take_port(&pools, AddressFamily::Ipv4, Parity::Even, now, |_| Ok(()));
+        let taken: Vec<_> = (0..4).map(|_| even().unwrap().1).collect();
+        assert!(taken.iter().all(|port| port.address().port() % 2 == 0));
+        assert_eq!(used(&pools), [2, 0, 2]);
+        assert!(even().is_err());
+    }
+
+    #[test]
+    fn address_that_cannot_be_bound_leaves_its_clients_to_the_others() {
+        for kind in [io::ErrorKind::AddrNotAvailable, io::ErrorKind::AddrInUse] {
+            let pools = pools(32);
+            let open = |lost: IpAddr| {
+                move |address: SocketAddr| match address.ip() == lost {
+                    true => Err(kind.into()),
+                    false => Ok(()),
+                }
+            };
+            for (lost, other) in [(FIRST, SECOND), (SECOND, FIRST)] {
+                let taken: Vec<_> = (0..8).map(|_| take(&pools, open(lost)).unwrap()).collect();
+                assert!(taken.iter().all(|port| port.address().ip() == other), "{kind:?}");
+            }
+            assert_eq!(used(&pools), [0; 3], "what could not be bound is given back");
+        }
+    }
+
+    #[test]
+    fn where_no_address_can_be_bound_the_first_failure_is_told() {
+        let mut pools = pools(1);
+        let _held = pools[2].take(Parity::Any, clock::now().instant).unwrap();
+        let missing = take(&pools, |_| Err(io::Error::from_raw_os_error(libc::EMFILE)));
+        assert_eq!(missing.unwrap_err().raw_os_error(), Some(libc::EMFILE), "not the full one");
+        pools.truncate(0);
+        assert_eq!(take(&pools, |_| Ok(())).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }
 }

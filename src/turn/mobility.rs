@@ -13,8 +13,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::allocation::{Allocation, FiveTuple, RelayedAddress};
 use super::answer::Answer;
+use super::policy::RELAY_ADDRESSES_MAX;
 use crate::stun::attribute::Lifetime;
-use crate::stun::{AddressFamily, Code, TransactionId};
+use crate::stun::{Code, TransactionId};
 
 /// How long the retransmissions of a Refresh that has moved an allocation are known as such: as
 /// long as a client may send them (RFC 8489 §6.2.1), which is more than the 30 seconds that
@@ -24,8 +25,9 @@ const RETRANSMITTED_FOR: Duration = Duration::from_secs(40);
 const STATE_LEN: usize = 8;
 /// With the tag, in base64. Text, and this short, because coturn's client keeps no other.
 const TICKET_LEN: usize = (STATE_LEN + 16) / 3 * 4;
-/// The generations that fit in.
-const GENERATIONS: u16 = 1 << 15;
+/// The generations that fit in, beside the number of the relay address.
+const GENERATIONS: u16 = 1 << 12;
+const _: () = assert!(RELAY_ADDRESSES_MAX * GENERATIONS as usize == 1 << u16::BITS);
 
 /// What the tickets of all shards are sealed with.
 #[derive(Clone)]
@@ -40,8 +42,8 @@ impl fmt::Debug for Key {
 /// What a ticket says: which allocation, and which of its tickets this one is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Ticket {
-    /// Of the relayed address, of which there is one in each family.
-    pub(super) family: AddressFamily,
+    /// Of the relayed address: which of the server's, below [`RELAY_ADDRESSES_MAX`].
+    pub(super) address: u8,
     pub(super) port: u16,
     /// Of the allocation. Its port may be another one's by now.
     serial: u32,
@@ -52,16 +54,15 @@ impl Ticket {
     fn to_bytes(self) -> [u8; STATE_LEN] {
         let [p0, p1] = self.port.to_be_bytes();
         let [s0, s1, s2, s3] = self.serial.to_be_bytes();
-        let family = u16::from(self.family == AddressFamily::Ipv6) * GENERATIONS;
-        let [g0, g1] = (family | self.generation).to_be_bytes();
+        let address = u16::from(self.address) * GENERATIONS;
+        let [g0, g1] = (address | self.generation).to_be_bytes();
         [p0, p1, s0, s1, s2, s3, g0, g1]
     }
 
     fn from_bytes([p0, p1, s0, s1, s2, s3, g0, g1]: [u8; STATE_LEN]) -> Self {
         let last = u16::from_be_bytes([g0, g1]);
-        let is_ipv6 = last >= GENERATIONS;
         Self {
-            family: if is_ipv6 { AddressFamily::Ipv6 } else { AddressFamily::Ipv4 },
+            address: (last / GENERATIONS) as u8,
             port: u16::from_be_bytes([p0, p1]),
             serial: u32::from_be_bytes([s0, s1, s2, s3]),
             generation: last % GENERATIONS,
@@ -123,13 +124,9 @@ impl Mobility {
         Self { serial, generation: 0, next: None, resumed: None, is_away: false }
     }
 
-    pub(super) fn ticket(&self, RelayedAddress(relayed): RelayedAddress) -> Ticket {
-        Ticket {
-            family: AddressFamily::of(relayed.ip()),
-            port: relayed.port(),
-            serial: self.serial,
-            generation: self.generation,
-        }
+    /// `address` is the number of the relay address, below [`RELAY_ADDRESSES_MAX`].
+    pub(super) fn ticket(&self, address: u8, port: u16) -> Ticket {
+        Ticket { address, port, serial: self.serial, generation: self.generation }
     }
 
     /// From now on another ticket is good.
@@ -268,8 +265,8 @@ impl Moved {
 mod tests {
     use super::*;
 
-    const TICKET: Ticket =
-        Ticket { family: AddressFamily::Ipv4, port: 50_000, serial: 0x0123_4567, generation: 7 };
+    const TICKET: Ticket = Ticket { address: 0, port: 50_000, serial: 0x0123_4567, generation: 7 };
+    const LAST_ADDRESS: u8 = RELAY_ADDRESSES_MAX as u8 - 1;
 
     #[test]
     fn a_sealed_ticket_opens_and_tells_nothing() {
@@ -277,7 +274,9 @@ mod tests {
         let mut seen = Vec::new();
         for ticket in [
             TICKET,
-            Ticket { family: AddressFamily::Ipv6, ..TICKET },
+            Ticket { address: 1, ..TICKET },
+            Ticket { address: LAST_ADDRESS, ..TICKET },
+            Ticket { address: LAST_ADDRESS, generation: GENERATIONS - 1, ..TICKET },
             Ticket { port: 50_001, ..TICKET },
             Ticket { serial: u32::MAX, generation: GENERATIONS - 1, ..TICKET },
             Ticket { generation: after(GENERATIONS - 1), ..TICKET },

@@ -9,6 +9,12 @@ use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::stun::AddressFamily;
+
+/// How many addresses one server may relay from, of both families together: the tickets of mobile
+/// allocations have four bits to name one.
+pub const RELAY_ADDRESSES_MAX: usize = 16;
+
 /// The operator's exceptions.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -31,8 +37,9 @@ pub struct Host {
     pub aliases: Vec<Alias>,
     /// The broadcast addresses of its networks: never peers, whatever is allowed.
     pub broadcasts: Vec<Ipv4Addr>,
-    /// What relayed addresses show, at most one of each family: where they are allocated, or, behind
-    /// 1:1 NAT, the external address.
+    /// What relayed addresses show, each another one, [`RELAY_ADDRESSES_MAX`] at most: where they are
+    /// allocated, or, behind 1:1 NAT, the external address. Their order is the same as long as the
+    /// process lives.
     pub relay_addresses: Vec<IpAddr>,
     /// The ports relayed addresses are allocated from.
     pub relay_ports: RangeInclusive<u16>,
@@ -283,17 +290,23 @@ impl Policy {
             && self.host.relay_ports.contains(&address.port())
     }
 
-    /// What relayed addresses of this family show.
-    #[must_use]
-    pub fn relay_address(&self, family: crate::stun::AddressFamily) -> Option<IpAddr> {
-        let mut addresses = self.host.relay_addresses.iter().copied();
-        addresses.find(|&address| crate::stun::AddressFamily::of(address) == family)
+    /// Which of the relay addresses shows this one. Of an external address that has changed, the
+    /// first of its family, which is the right one where there is but one.
+    pub(super) fn relay_index(&self, shown: IpAddr) -> Option<usize> {
+        let mut addresses = self.host.relay_addresses.iter().take(RELAY_ADDRESSES_MAX);
+        let exact = addresses.clone().position(|address| *address == shown);
+        exact.or_else(|| addresses.position(|address| address.is_ipv4() == shown.is_ipv4()))
+    }
+
+    /// What the relay address of this number shows now.
+    pub(super) fn relay_address(&self, index: usize) -> Option<IpAddr> {
+        self.host.relay_addresses.get(index).copied()
     }
 
     /// Whether relayed addresses of this family can be had.
     #[must_use]
-    pub fn relays(&self, family: crate::stun::AddressFamily) -> bool {
-        self.relay_address(family).is_some()
+    pub fn relays(&self, family: AddressFamily) -> bool {
+        self.host.relay_addresses.iter().any(|&address| AddressFamily::of(address) == family)
     }
 }
 

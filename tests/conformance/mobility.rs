@@ -5,7 +5,9 @@ use hairpin::turn::{
 };
 
 use crate::wire::{self, ALLOCATE, Attr, Parsed, REFRESH, attr, raw};
-use crate::world::{Client, Delivery, Outcome, PEER, Setup, World};
+use crate::world::{
+    Client, Delivery, Outcome, PEER, PEER_V6, RELAY_V4, RELAY_V6, Setup, World, ip,
+};
 
 const HOME: &str = "198.51.100.1:4000";
 const AWAY: &str = "198.51.100.2:5000";
@@ -186,6 +188,37 @@ fn tickets_that_are_none_are_400() {
         assert_eq!(resume(&mut world, &mut stranger, bad).code(), 400, "{} bytes", bad.len());
     }
     moved(&mut world, AWAY, &ticket);
+}
+
+/// Two relayed addresses may differ in nothing but which of the server's addresses they are at.
+#[test]
+fn ticket_tells_relay_addresses_apart_that_have_the_same_port() {
+    let mut world = World::with(|setup| {
+        mobile(setup);
+        setup.host.relay_addresses = [RELAY_V4, "203.0.113.6", RELAY_V6].map(ip).into();
+        setup.host.relay_ports = 50_000..=50_000;
+    });
+    let mut relays = Vec::new();
+    for (number, requested) in [(1, 1), (2, 1), (3, 2)] {
+        let mut client = Client::at(&format!("198.51.100.{number}:4000"));
+        let what = [wire::transport(17), wire::family(requested), shown(&[])];
+        let reply = client.ask(&mut world, ALLOCATE, &what);
+        assert_eq!(reply.code(), 0);
+        relays.push((number, requested, reply.address(attr::XRA), ticket_of(&reply)));
+    }
+    for (number, requested, relay, ticket) in relays {
+        let mut client = Client::at(&format!("198.51.100.{number}:5000"));
+        let other = wire::family(3 - requested);
+        assert_eq!(client.code(&mut world, REFRESH, &[shown(&ticket), other]), 443);
+        assert_eq!(resume(&mut world, &mut client, &ticket).code(), 0);
+        let peer = if relay.is_ipv4() { PEER } else { PEER_V6 };
+        assert_eq!(client.bind(&mut world, 0x4000, peer), 0);
+        client.channel_data(&mut world, 0x4000, b"here").relayed();
+        match world.peer_sends(relay, peer, b"hello") {
+            Delivery::Channel { client: reached, .. } => assert_eq!(reached, client.five.client),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// RFC 8016 §3.2.2

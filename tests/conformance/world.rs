@@ -449,9 +449,9 @@ impl World {
             return Err(AllocateError::QuotaReached);
         }
         let is_wanted = |ip: &&IpAddr| AddressFamily::of(**ip) == family;
-        let ip = *self.host.relay_addresses.iter().find(is_wanted).unwrap();
-        let free: Vec<SocketAddr> = (self.host.relay_ports.clone())
-            .map(|port| SocketAddr::new(ip, port))
+        let ports = || self.host.relay_ports.clone();
+        let free: Vec<SocketAddr> = (self.host.relay_addresses.iter().filter(is_wanted))
+            .flat_map(|&ip| ports().map(move |port| SocketAddr::new(ip, port)))
             .filter(|&address| self.suits(pending.port(), address))
             .collect();
         if free.is_empty() {

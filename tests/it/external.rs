@@ -162,6 +162,55 @@ async fn external_address_is_asked_for_and_followed_when_it_changes() {
     answering.abort();
 }
 
+/// Starts a server with two relay addresses, while a STUN server says what each of them looks like.
+async fn asking_for_two(test: u8, shown: [[u8; 4]; 2]) -> Result<(Running, [IpAddr; 2]), String> {
+    let stun = UdpSocket::bind((loopback(3, 9), 0)).await.unwrap();
+    let address = stun.local_addr().unwrap();
+    let locals = [loopback(3, test), loopback(3, test + 1)];
+    let started = tokio::task::spawn_blocking(move || {
+        let mut config = Config::dev();
+        config.net.listen = vec![SocketAddr::new(locals[0], 0)];
+        config.net.relay_addresses = locals.into();
+        config.turn.auth.users = [("alice".into(), "secret".into())].into();
+        config.http.listen.clear();
+        config.net.external.stun = Some(address.to_string());
+        Running::start(&config).map_err(|error| error.to_string())
+    });
+    for shown in shown {
+        answer(&stun, shown).await;
+    }
+    let started = started.await.unwrap();
+    started.map_err(|error| error.replace(&address.to_string(), "STUN")).map(|it| (it, locals))
+}
+
+#[tokio::test]
+async fn external_address_is_asked_for_each_relay_address() {
+    let (server, locals) = asking_for_two(20, [[203, 0, 113, 4], [203, 0, 113, 5]]).await.unwrap();
+    let turn = server.addresses().listen[0];
+    let peer = Peer::at(locals[0]);
+    for (local, external) in locals.into_iter().zip([EXTERNAL, "203.0.113.5"]) {
+        let mut client = Client::new(turn);
+        assert_eq!(client.allocate().await, 200);
+        assert_eq!(client.relayed().ip().to_string(), external);
+        assert_eq!(client.permit(peer.address()).await, 200);
+        client.send(peer.address(), b"out").await;
+        let inside = SocketAddr::new(local, client.relayed().port());
+        assert_eq!(peer.recv().await, (inside, b"out".to_vec()));
+    }
+    tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+}
+
+/// What peers send to the one could not be told from what they send to the other.
+#[tokio::test]
+async fn two_relay_addresses_that_look_alike_from_outside_are_refused() {
+    let error = asking_for_two(22, [[203, 0, 113, 4]; 2]).await.unwrap_err();
+    assert_eq!(
+        error,
+        "relay.external: cannot learn the external address of 127.0.3.23 from STUN: it says \
+         203.0.113.4, as for 127.0.3.22"
+    );
+}
+
 #[tokio::test]
 async fn without_an_answer_the_server_does_not_start() {
     // Nobody reads there.

@@ -24,6 +24,7 @@ mod observability;
 mod one_port;
 mod proxy;
 mod relay;
+mod relay_addresses;
 mod renewal;
 mod reservations;
 mod shared;

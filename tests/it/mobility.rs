@@ -248,6 +248,31 @@ async fn of_many_who_show_one_ticket_one_gets_the_allocation() {
     until_live(&server, [0.0; 3]).await;
 }
 
+/// Two relay addresses with one port each: nothing but the address tells the allocations apart.
+#[tokio::test]
+async fn allocation_at_each_relay_address_moves_from_shard_to_shard() {
+    let server = TestServer::start(|config| {
+        config.net.listen = vec![SocketAddr::new(loopback(8, 7), 0)];
+        config.net.relay_addresses = vec![loopback(8, 7), loopback(8, 8)];
+        config.net.relay_ports = 41_000..=41_000;
+        mobile(config);
+    });
+    let turn = server.turn();
+    let peer = Peer::at(turn.ip());
+    let (mut one, mut other) = (Client::new(turn), Client::new(turn));
+    let (relay, mut ticket) = allocate(&mut one, &peer).await;
+    let (other_relay, mut other_ticket) = allocate(&mut other, &peer).await;
+    let mut ips = [relay, other_relay].map(|relay| relay.ip());
+    ips.sort();
+    assert_eq!(ips, [loopback(8, 7), loopback(8, 8)]);
+    for _ in 0..8 {
+        let (mut next, mut other_next) = (Client::new(turn), Client::tcp(turn).await);
+        ticket = moves(&mut one, &mut next, &peer, relay, &ticket).await;
+        other_ticket = moves(&mut other, &mut other_next, &peer, other_relay, &other_ticket).await;
+        (one, other) = (next, other_next);
+    }
+}
+
 #[tokio::test]
 async fn allocation_behind_nat_keeps_its_external_address_on_every_shard() {
     let external: std::net::IpAddr = "203.0.113.4".parse().unwrap();

@@ -7,6 +7,8 @@ use std::time::Duration;
 use hairpin::stun::ChannelNumber;
 
 use crate::client::{self, Client};
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+use crate::server::{ConfigFile, run};
 use crate::server::{Server, Settings};
 
 /// More than the server needs for itself, fewer than the clients ask for.
@@ -20,10 +22,7 @@ fn out_of_descriptors_new_clients_are_refused_and_the_others_go_on() {
         limits: "allocations_per_user = 0\nunauthenticated_per_source = 0",
         ..Settings::default()
     };
-    let limited = format!("ulimit -n {DESCRIPTORS} && exec \"$0\" \"$@\"");
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &limited, env!("CARGO_BIN_EXE_hairpin")]).stdin(Stdio::null());
-    let server = Server::start_as(shell.env_remove("HAIRPIN_AUTH_SECRET"), &settings);
+    let server = Server::start_as(&mut limited(DESCRIPTORS, DESCRIPTORS), &settings);
 
     let mut clients = Vec::new();
     let refused = loop {
@@ -58,11 +57,81 @@ fn out_of_descriptors_new_clients_are_refused_and_the_others_go_on() {
     assert_eq!(server.metrics().sum(&["hairpin_allocation_errors_total", "508"]), 21);
     // Twenty-one refusals within a minute are one warning, and so are all failures to accept.
     let log = server.stop();
-    let warnings: Vec<_> = log.iter().filter(|line| line.contains(" WARN ")).collect();
+    let is_news = |line: &&String| line.contains(" WARN ") && !line.contains("the hard limit here");
+    let warnings: Vec<_> = log.iter().filter(is_news).collect();
     let about = |what| warnings.iter().filter(|line| line.contains(what)).count();
     assert_eq!(about("refused with 508"), 1, "{warnings:#?}");
     assert_eq!(about("cannot accept"), 1, "{warnings:#?}");
     assert_eq!(warnings.len(), 2, "{warnings:#?}");
+}
+
+/// The soft limit is for programs that call `select`.
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+#[test]
+fn a_low_soft_limit_is_raised_to_the_hard_one() {
+    const HARD: usize = 4 * DESCRIPTORS;
+    let settings = Settings {
+        limits: "allocations_per_user = 0\nunauthenticated_per_source = 0",
+        ..Settings::default()
+    };
+    let server = Server::start_as(&mut limited(DESCRIPTORS, HARD), &settings);
+    let allocate = || Client::allocate(server.turn, "alice", "wonderland");
+    let clients: Vec<_> = (0..2 * DESCRIPTORS).map(|_| allocate().unwrap()).collect();
+    for client in &clients[2 * DESCRIPTORS - 4..] {
+        assert_relays(client);
+    }
+    let uri = format!("turn:{}", server.turn);
+    let clients = (DESCRIPTORS + 1).to_string();
+    let mut bench = limited(DESCRIPTORS, HARD);
+    bench.args(["bench", &uri, "--user", "alice", "--pass", "wonderland", "--json"]);
+    bench.args(["--clients", &clients, "--rate", "100", "--duration", "100ms", "--warm-up", "0s"]);
+    let ended = run(&mut bench);
+    assert!(ended.status.success(), "{ended:?}");
+    server.stop();
+}
+
+/// What `check` tells of a limit is what a server with that limit can do.
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+#[test]
+fn check_and_serve_tell_how_many_allocations_the_hard_limit_leaves_room_for() {
+    let settings = Settings {
+        limits: "allocations_per_user = 0\nunauthenticated_per_source = 0",
+        ..Settings::default()
+    };
+    let server = Server::start_as(&mut limited(DESCRIPTORS, 2 * DESCRIPTORS), &settings);
+    let config = server.config.path();
+    let checked =
+        run(limited(DESCRIPTORS, 2 * DESCRIPTORS).args(["check", "--config"]).arg(config));
+    let warning =
+        checked.stdout.lines().find_map(|line| line.strip_prefix("warning: open files: "));
+    let warning = warning.unwrap_or_else(|| panic!("{checked:?}"));
+    let (_, told) = warning.split_once("leave room for ").unwrap();
+    let (told, most) = told.split_once(" allocations of the ").unwrap();
+    assert!(most.starts_with("4536 "), "as many as there are ports: {warning}");
+    let told: usize = told.parse().unwrap();
+    assert!(server.log().iter().any(|line| line.contains(warning)), "{:#?}", server.log());
+
+    let allocate = |_| Client::allocate(server.turn, "alice", "wonderland").ok();
+    let clients: Vec<_> = (0..2 * DESCRIPTORS).map_while(allocate).collect();
+    let held = clients.len();
+    assert!(told <= held && held <= told + 32, "{told} told, {held} held");
+
+    // Where there is room for all that may be, there is nothing to tell.
+    let few = format!("allocations = {told}");
+    let config = ConfigFile::new(&Settings { limits: &few, ..settings }.toml());
+    let checked =
+        run(limited(DESCRIPTORS, 2 * DESCRIPTORS).args(["check", "--config"]).arg(config.path()));
+    assert!(checked.status.success() && !checked.stdout.contains("open files"), "{checked:?}");
+    server.stop();
+}
+
+/// `hairpin` with these limits of open files.
+fn limited(soft: usize, hard: usize) -> Command {
+    let limits = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &limits, env!("CARGO_BIN_EXE_hairpin")]).stdin(Stdio::null());
+    shell.env_remove("HAIRPIN_AUTH_SECRET").env_remove("RUST_LOG");
+    shell
 }
 
 /// Both ways over a channel.

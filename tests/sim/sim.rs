@@ -365,6 +365,9 @@ impl Sim {
                     channels.push((number.number(), peer.address(), expires));
                 }
                 Event::Connected { .. } => panic!("nobody connects here"),
+                Event::Unpermitted { .. } | Event::Parted { .. } => {
+                    panic!("the machine keeps its addresses here")
+                }
                 Event::Resumed { id, .. } => assert!(self.mirror.contains_key(&id)),
                 Event::Switched { id, client } => {
                     self.model.switch(self.driver.port_of(id), client.client);

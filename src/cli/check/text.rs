@@ -89,7 +89,9 @@ fn relaying(lines: &mut Lines, config: &Config) {
     };
     let (first, last) = (net.relay_ports.start(), net.relay_ports.end());
     let count = net.relay_ports.len();
-    let text = format_args!("{transports}, ports {first}-{last} ({count}), addresses: {from}");
+    let each = if relays_from.len() > 1 { " on each" } else { "" };
+    let text =
+        format_args!("{transports}, ports {first}-{last} ({count}{each}), addresses: {from}");
     lines.say("relay", text);
     let shown = shown(&net.external, &relays_from);
     if !shown.is_empty() {
@@ -260,6 +262,16 @@ log            info as text, to stderr
         assert!(text.contains(
             "http           off; metrics, health and pages on the ports of TURN, for anybody\n"
         ));
+    }
+
+    #[test]
+    fn several_relay_addresses_have_the_ports_each() {
+        let mut config = Config::dev();
+        config.net.relay_addresses = ["10.0.0.4", "10.0.0.5"].map(|ip| ip.parse().unwrap()).into();
+        let text = explain(&config, &Origin::default(), 0);
+        let line = "relay          UDP and TCP, ports 49152-65535 (16384 on each), addresses: \
+                    10.0.0.4, 10.0.0.5\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

@@ -160,3 +160,13 @@ pub fn pin(_: usize) -> io::Result<()> {
 
 /// Linux alone makes sleeps longer in order to gather wake-ups.
 pub fn sleep_precisely() {}
+
+/// Not known.
+pub fn descriptor_limit() -> Option<u64> {
+    None
+}
+
+/// Limits are left as they are.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    Ok(())
+}

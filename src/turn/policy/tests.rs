@@ -149,6 +149,36 @@ fn own_relay_address_is_open_in_its_port_range_alone() {
 }
 
 #[test]
+fn each_of_several_relay_addresses_is_open_in_the_port_range() {
+    let mut policy = policy(&[], &[]);
+    let shown = ["198.35.26.5", "10.0.0.6", "198.35.26.7", "2600::5"];
+    let aliases = [("198.35.26.5", "10.0.0.5"), ("198.35.26.7", "10.0.0.7")];
+    let alias = |(external, local): (&str, &str)| Alias {
+        external: external.parse().unwrap(),
+        local: local.parse().unwrap(),
+    };
+    let addresses = shown.map(|ip| ip.parse().unwrap()).into();
+    policy.set_aliases(aliases.map(alias).into(), addresses);
+    for relay in ["198.35.26.5", "10.0.0.6", "198.35.26.7", "[2600::5]"] {
+        let at = |port| format!("{relay}:{port}").parse().unwrap();
+        assert!(policy.admit(at(50_009), Port::Exact).unwrap().must_be_relayed(), "{relay}");
+        assert!(policy.is_relayed(at(50_000)));
+        assert!(policy.admit(at(50_010), Port::Exact).is_err() && !policy.is_relayed(at(50_010)));
+    }
+    for behind in ["10.0.0.5:50000", "10.0.0.7:50000"] {
+        assert!(!admits(&policy, behind), "{behind}");
+    }
+    // What the tickets of mobile allocations say, and what is made of it.
+    let index = |ip: &str| policy.relay_index(ip.parse().unwrap());
+    assert_eq!(shown.map(index), [0, 1, 2, 3].map(Some));
+    assert_eq!(policy.relay_address(2), Some("198.35.26.7".parse().unwrap()));
+    assert_eq!((policy.relay_address(4), policy.relay_address(usize::MAX)), (None, None));
+    assert_eq!([index("198.35.26.9"), index("2600::9")], [Some(0), Some(3)], "it has changed");
+    policy.set_aliases(Vec::new(), vec!["2600::5".parse().unwrap()]);
+    assert_eq!(policy.relay_index("198.35.26.9".parse().unwrap()), None);
+}
+
+#[test]
 fn wildcard_listener_stands_for_own_addresses_and_loopback() {
     let policy = policy(&["0.0.0.0/0", "::/0"], &[]);
     for own in ["8.8.4.4:3478", "127.0.0.9:3478", "[::1]:3478"] {

@@ -7,8 +7,8 @@
 use std::net::SocketAddr;
 
 use super::{Reject, Request};
-use crate::stun::Code;
 use crate::stun::attribute::{Lifetime, MobilityTicket, RequestedAddressFamily};
+use crate::stun::{AddressFamily, Code};
 use crate::turn::Now;
 use crate::turn::allocation::{AllocationId, FiveTuple, RelayedAddress, Transport};
 use crate::turn::answer::Answer;
@@ -32,12 +32,13 @@ impl Server {
         }
         let sealer = self.sealer.as_ref().ok_or(Code::MobilityForbidden)?;
         let ticket = sealer.open(ticket).ok_or(Code::BadRequest)?;
+        let relay = self.policy.relay_address(ticket.address.into());
+        let relay = relay.ok_or(Code::AllocationMismatch)?;
         let family = request.message.read::<RequestedAddressFamily>()?;
-        if family.is_some_and(|RequestedAddressFamily(family)| family != ticket.family) {
+        if family.is_some_and(|RequestedAddressFamily(family)| family != AddressFamily::of(relay)) {
             return Err(Reject::Code(Code::PeerAddressFamilyMismatch));
         }
         let lifetime = request.message.read::<Lifetime>()?;
-        let relay = self.policy.relay_address(ticket.family).ok_or(Code::AllocationMismatch)?;
         let claim = Claim {
             ticket,
             relayed: RelayedAddress(SocketAddr::new(relay, ticket.port)),
@@ -171,7 +172,9 @@ impl Server {
     /// The ticket of a mobile allocation.
     pub(in crate::turn) fn ticket(&self, id: AllocationId) -> Option<String> {
         let allocation = self.allocations.get(id)?;
-        let ticket = allocation.mobility.as_ref()?.ticket(allocation.relayed);
+        let RelayedAddress(relayed) = allocation.relayed;
+        let address = u8::try_from(self.policy.relay_index(relayed.ip())?).ok()?;
+        let ticket = allocation.mobility.as_ref()?.ticket(address, relayed.port());
         Some(self.sealer.as_ref()?.seal(ticket))
     }
 
