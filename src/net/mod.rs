@@ -194,15 +194,7 @@ impl Net {
             config.tls.as_ref().map(|tls| Arc::new(Certificates::new(tls.pairs.clone())));
         let pools = pools(config);
         let externals = Externals::start(&config.external, &pools).map_err(BindError::External)?;
-        let (addresses, broadcasts) = own_addresses();
-        let host = policy::Host {
-            endpoints,
-            addresses,
-            aliases: externals.aliases(),
-            broadcasts,
-            relay_addresses: pools.iter().map(|pool| pool.advertised()).collect(),
-            relay_ports: config.relay_ports.clone(),
-        };
+        let host = host(config, endpoints, &externals, &pools);
         let server_config = |own| Arc::new(tls::server_config(own, http.is_some()));
         let connections = Arc::<ConnectionCount>::default();
         let streams = stream::Settings {
@@ -347,6 +339,24 @@ impl Net {
     pub fn stop(&self) {
         self.shards.iter().for_each(Handle::stop);
         self.shards.iter().for_each(Handle::join);
+    }
+}
+
+/// What the peer policy has to know of this machine.
+fn host(
+    config: &Config,
+    endpoints: Vec<SocketAddr>,
+    externals: &Externals,
+    pools: &[Arc<PortPool>],
+) -> policy::Host {
+    let (addresses, broadcasts) = own_addresses();
+    policy::Host {
+        endpoints,
+        addresses,
+        aliases: externals.aliases(),
+        broadcasts,
+        relay_addresses: pools.iter().map(|pool| pool.advertised()).collect(),
+        relay_ports: config.relay_ports.clone(),
     }
 }
 
