@@ -133,6 +133,7 @@ impl Road {
                         to: datagram.from,
                         from: None,
                         dont_fragment: false,
+                        traffic_class: 0,
                     };
                     echo.push(route, &[], datagram.range(), 0);
                 }
@@ -318,7 +319,13 @@ fn outlet(flows: &Flows, flow: usize, size: usize) -> Option<Outlet> {
     if shape.pattern == Pattern::ToClient {
         let at = flow % flows.peers.len();
         let to = flows.clients[flow].relayed()?;
-        let route = Some(Route { socket: Source::Peer(at), to, from: None, dont_fragment: false });
+        let route = Some(Route {
+            socket: Source::Peer(at),
+            to,
+            from: None,
+            dont_fragment: false,
+            traffic_class: 0,
+        });
         return Some(Outlet { route, client: flow, template: Template::plain(size) });
     }
     let client = if shape.pattern == Pattern::RelayToRelay { flow * 2 } else { flow };
@@ -334,6 +341,7 @@ fn outlet(flows: &Flows, flow: usize, size: usize) -> Option<Outlet> {
         to,
         from: None,
         dont_fragment: false,
+        traffic_class: 0,
     });
     Some(Outlet { route, client, template })
 }

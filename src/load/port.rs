@@ -91,7 +91,13 @@ impl Port {
             Self::Udp(socket) => {
                 let mut egress = Egress::new();
                 egress.push_owned(
-                    Route { socket: (), to: server, from: None, dont_fragment: false },
+                    Route {
+                        socket: (),
+                        to: server,
+                        from: None,
+                        dont_fragment: false,
+                        traffic_class: 0,
+                    },
                     request,
                 );
                 // One that does not leave is sent again.

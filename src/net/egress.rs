@@ -122,6 +122,7 @@ fn takes<K>(run: &Run<K>, route: &Route<K>, size: usize) -> bool {
     let no_short_one_yet = run.total == run.size * run.datagrams;
     run.route.from == route.from
         && run.route.dont_fragment == route.dont_fragment
+        && run.route.traffic_class == route.traffic_class
         && no_short_one_yet
         && (1..=run.size).contains(&size)
         && run.datagrams < RUN_DATAGRAMS

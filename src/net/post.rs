@@ -18,13 +18,21 @@ const PARCEL_BYTES: usize = 64 * 1024;
 /// Emptied parcels that wait to be filled again; more go back to the allocator.
 const EMPTIES: usize = 16;
 
-/// One datagram in a parcel.
-#[derive(Clone, Debug)]
-pub(super) struct Letter {
+/// What is known of a datagram besides its payload.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Envelope {
     /// The relayed address it is for.
     pub(super) to: SocketAddr,
     /// The relayed address it comes from.
     pub(super) from: SocketAddr,
+    /// DSCP and ECN.
+    pub(super) traffic_class: u8,
+}
+
+/// One datagram in a parcel.
+#[derive(Clone, Debug)]
+pub(super) struct Letter {
+    pub(super) envelope: Envelope,
     /// Where in the parcel's bytes it lies.
     pub(super) payload: Range<usize>,
 }
@@ -86,15 +94,14 @@ impl Post {
     pub(super) fn add(
         &mut self,
         shard: usize,
-        to: SocketAddr,
-        from: SocketAddr,
+        envelope: Envelope,
         payload: &[u8],
         dropped: impl FnMut(DropReason),
     ) {
         let Some(parcel) = self.filling.get_mut(shard) else { return };
         let start = parcel.bytes.len();
         parcel.bytes.extend_from_slice(payload);
-        parcel.letters.push(Letter { to, from, payload: start..parcel.bytes.len() });
+        parcel.letters.push(Letter { envelope, payload: start..parcel.bytes.len() });
         if parcel.bytes.len() >= PARCEL_BYTES {
             self.send_to(shard, dropped);
         }
@@ -140,8 +147,9 @@ impl Parcel {
 mod tests {
     use super::*;
 
-    fn address(port: u16) -> SocketAddr {
-        ([127, 0, 0, 1], port).into()
+    fn envelope() -> Envelope {
+        let [to, from] = [50_000, 50_001].map(|port| ([127, 0, 0, 1], port).into());
+        Envelope { to, from, traffic_class: 0 }
     }
 
     fn never(reason: DropReason) {
@@ -154,7 +162,7 @@ mod tests {
         let (_, mut inbox) = post.pop().unwrap();
         let (mut sender, _own) = post.pop().unwrap();
         for text in ["one", "", "three"] {
-            sender.add(1, address(50_000), address(50_001), text.as_bytes(), never);
+            sender.add(1, envelope(), text.as_bytes(), never);
         }
         sender.send(never);
         let parcel = inbox.try_recv().unwrap();
@@ -170,8 +178,8 @@ mod tests {
         let (mut sender, _own) = post.remove(0);
         let mut dropped = 0;
         for _ in 0..MAILBOX_PARCELS + 3 {
-            sender.add(1, address(50_000), address(50_001), b"x", never);
-            sender.add(1, address(50_000), address(50_001), b"y", never);
+            sender.add(1, envelope(), b"x", never);
+            sender.add(1, envelope(), b"y", never);
             sender.send(|reason| {
                 assert_eq!(reason, DropReason::SendBufferFull);
                 dropped += 1;
@@ -185,13 +193,13 @@ mod tests {
         let mut post = open(2);
         let (receiver, mut inbox) = post.pop().unwrap();
         let (mut sender, _own) = post.pop().unwrap();
-        sender.add(1, address(50_000), address(50_001), &[7; 1000], never);
+        sender.add(1, envelope(), &[7; 1000], never);
         sender.send(never);
         let parcel = inbox.try_recv().unwrap();
         let memory = parcel.bytes.as_ptr();
         receiver.give_back(parcel);
         for _ in 0..2 {
-            sender.add(1, address(50_000), address(50_001), &[7; 1000], never);
+            sender.add(1, envelope(), &[7; 1000], never);
             sender.send(never);
         }
         let reused = [inbox.try_recv().unwrap(), inbox.try_recv().unwrap()];
@@ -204,7 +212,7 @@ mod tests {
         let (_, mut inbox) = post.pop().unwrap();
         let (mut sender, _own) = post.pop().unwrap();
         for _ in 0..2 {
-            sender.add(1, address(50_000), address(50_001), &[7; 65_000], never);
+            sender.add(1, envelope(), &[7; 65_000], never);
         }
         assert_eq!(inbox.try_recv().unwrap().letters.len(), 2);
     }

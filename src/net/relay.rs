@@ -15,7 +15,8 @@ use crate::stun::AddressFamily;
 use crate::turn::{AllocateError, PendingAllocation, PortWish};
 
 /// What relay sockets are.
-const OPTIONS: Options = Options { reuse_port: false, packet_info: false, icmp: true };
+const OPTIONS: Options =
+    Options { reuse_port: false, packet_info: false, icmp: true, traffic_class: true };
 
 /// Ports to try when other programs hold some of the range.
 const BIND_ATTEMPTS: usize = 16;

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::moves::Errands;
-use super::post::{Parcel, Post};
+use super::post::{Envelope, Parcel, Post};
 use super::stream::tls::READ_LEN;
 use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, Opening, split_frames};
 use super::sys::{ICMP_ERRORS_MAX, IcmpError, RecvBatch};
@@ -77,6 +77,7 @@ impl Shard {
         }
         for at in 0..batch.len() {
             let datagram = batch.datagrams()[at];
+            work.traffic_class = datagram.traffic_class;
             match key {
                 SocketKey::Listener(listener)
                     if work.is_dtls(listener, &batch.bytes()[datagram.range()]) =>
@@ -91,6 +92,7 @@ impl Shard {
                 }
             }
         }
+        work.traffic_class = 0;
         work.flush(batch.bytes());
         work.handle_events(batch.bytes());
         pace::received(received);
@@ -191,13 +193,16 @@ impl Shard {
         let work = &mut self.work;
         let now = clock::now();
         for letter in &parcel.letters {
-            match work.server.relayed_at(letter.to) {
+            let Envelope { to, from, traffic_class } = letter.envelope;
+            work.traffic_class = traffic_class;
+            match work.server.relayed_at(to) {
                 Some(id) => {
-                    work.handle_peer(id, letter.from, letter.payload.clone(), &parcel.bytes, now);
+                    work.handle_peer(id, from, letter.payload.clone(), &parcel.bytes, now);
                 }
                 None => drop(work.server.drop(DropReason::NoAllocation)),
             }
         }
+        work.traffic_class = 0;
         work.flush(&parcel.bytes);
         work.post.give_back(parcel);
     }

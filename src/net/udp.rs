@@ -32,7 +32,8 @@ impl Listener {
     /// Binds `address`, together with the other shards.
     pub(super) fn bind(address: SocketAddr, speaks: Speaks) -> io::Result<Self> {
         let packet_info = address.ip().is_unspecified();
-        let socket = Socket::bind(address, Options { reuse_port: true, packet_info, icmp: false })?;
+        let options = Options { reuse_port: true, packet_info, icmp: false, traffic_class: true };
+        let socket = Socket::bind(address, options)?;
         let address = socket.local_addr()?;
         Ok(Self { socket, address, speaks })
     }

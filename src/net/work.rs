@@ -21,7 +21,7 @@ use super::external::Externals;
 use super::journal;
 use super::moves::{Errands, Moving};
 use super::ports::{PortPool, Reservation};
-use super::post::Post;
+use super::post::{Envelope, Post};
 use super::quota::{QuotaLease, Quotas};
 use super::relay::{self, Failure, Obtained, RelaySocket};
 use super::shard::Shard;
@@ -114,6 +114,9 @@ pub(super) struct Work {
     /// What the client of this turn is to be the other end of from now on.
     pub(super) bound: Option<(ConnectionId, Waiting)>,
     egress: Outbox,
+    /// DSCP and ECN of the datagram in hand, with which it is relayed (RFC 8656 §14). A datagram to
+    /// or from a stream has none.
+    pub(super) traffic_class: u8,
     pub(super) reply: Vec<u8>,
     pub(super) shared: Shared,
     pub(super) post: Post,
@@ -145,6 +148,7 @@ impl Work {
             messages: Vec::new(),
             bound: None,
             egress: Egress::new(),
+            traffic_class: 0,
             reply: Vec::new(),
             shared,
             post,
@@ -157,6 +161,7 @@ impl Work {
     /// Forgets what was to be sent.
     pub(super) fn abandon(&mut self) {
         self.egress = Egress::new();
+        self.traffic_class = 0;
         self.messages.clear();
         for id in self.pushed.drain(..) {
             // What it is owed goes out now, or at its own next turn.
@@ -197,6 +202,7 @@ impl Work {
             to: datagram.from,
             from: datagram.to,
             dont_fragment: false,
+            traffic_class: 0,
         };
         let server = SocketAddr::new(datagram.to.unwrap_or(local.ip()), local.port());
         Some((back, datagram.from, server))
@@ -314,12 +320,15 @@ impl Work {
         {
             let server = &mut self.server;
             let dropped = |reason| drop(server.drop(reason));
-            return self.post.add(shard, peer, relayed, &bytes[payload], dropped);
+            let envelope = Envelope { to: peer, from: relayed, traffic_class: self.traffic_class };
+            return self.post.add(shard, envelope, &bytes[payload], dropped);
         }
         if must_be_relayed {
             return drop(self.server.drop(DropReason::NoAllocation));
         }
-        let out = Route { socket: SocketKey::Relay(from), to: peer, from: None, dont_fragment };
+        let socket = SocketKey::Relay(from);
+        let traffic_class = self.traffic_class;
+        let out = Route { socket, to: peer, from: None, dont_fragment, traffic_class };
         self.egress.push(out, &[], payload, 0);
     }
 

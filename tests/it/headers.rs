@@ -1,10 +1,10 @@
-//! What the IP headers of relayed datagrams say: nothing of those that came in (RFC 8656 §14,
-//! alternate behaviour).
+//! What the IP headers of relayed datagrams say: DSCP and ECN of those that came in, and the
+//! system's TTL (RFC 8656 §14).
 #![allow(unsafe_code, reason = "std reads no control messages")]
 
 use std::io;
 use std::mem;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 
 use libc::{c_int, c_void, cmsghdr, iovec, msghdr};
@@ -13,11 +13,14 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::client::{Client, DEADLINE, Peer};
+use super::client::{Client, DEADLINE, Peer, Received, binding_request};
+use super::common::TestServer;
 use super::relay::{loopback, server_at};
 
 /// Expedited Forwarding and ECT(0).
 const MARKED: c_int = 0xB8 | 2;
+/// The portable path has no control messages, and so carries nothing.
+const CARRIED: c_int = if cfg!(feature = "portable") { 0 } else { MARKED };
 /// What Linux gives to all packets whose sender has no opinion.
 const TTL: c_int = 64;
 
@@ -103,7 +106,7 @@ fn read(fd: RawFd, family: &Family) -> io::Result<[c_int; 2]> {
     Ok([ttl, tos].map(|field| field.expect("the kernel tells it")))
 }
 
-async fn are_the_systems_own(ip: IpAddr, family: &Family) {
+async fn are_carried(ip: IpAddr, family: &Family) {
     let server = server_at(ip);
     let mut client = Client::new(server.turn());
     assert_eq!(client.allocate().await, 200);
@@ -118,18 +121,66 @@ async fn are_the_systems_own(ip: IpAddr, family: &Family) {
             assert_eq!(client.permit(peer.address()).await, 200);
             client.send(peer.address(), b"there").await;
         }
-        assert_eq!(seen(peer.socket(), family).await, [TTL, 0], "to the peer");
+        assert_eq!(seen(peer.socket(), family).await, [TTL, CARRIED], "to the peer");
         peer.send(client.relayed(), b"back").await;
-        assert_eq!(seen(client.socket(), family).await, [TTL, 0], "to the client");
+        assert_eq!(seen(client.socket(), family).await, [TTL, CARRIED], "to the client");
+    }
+    // What has no mark gets none from those before, and a response has none of its request.
+    set(client.socket().as_raw_fd(), family, family.set_tos, 0);
+    client.send_channel(0x4000, b"there").await;
+    assert_eq!(seen(peer.socket(), family).await, [TTL, 0]);
+    set(client.socket().as_raw_fd(), family, family.set_tos, MARKED);
+    client.send_raw(&binding_request()).await;
+    assert_eq!(seen(client.socket(), family).await, [TTL, 0], "a response");
+}
+
+/// Wherever the kernel has put the two clients.
+async fn are_carried_between_clients(ip: IpAddr, family: &Family, threads: usize) {
+    let server = TestServer::start(|config| {
+        config.net.listen = vec![SocketAddr::new(ip, 0)];
+        config.net.threads = threads;
+    });
+    for _ in 0..6 {
+        let (mut one, mut other) = (Client::new(server.turn()), Client::new(server.turn()));
+        assert_eq!(one.allocate().await, 200);
+        assert_eq!(other.allocate().await, 200);
+        assert_eq!(one.bind(0x4000, other.relayed()).await, 200);
+        assert_eq!(other.bind(0x4000, one.relayed()).await, 200);
+        mark(one.socket().as_raw_fd(), family);
+        mark(other.socket().as_raw_fd(), family);
+        one.send_channel(0x4000, b"there").await;
+        assert_eq!(seen(other.socket(), family).await, [TTL, CARRIED]);
     }
 }
 
 #[tokio::test]
-async fn relayed_datagrams_have_the_systems_ttl_and_best_effort_over_ipv4() {
-    are_the_systems_own(loopback(49, 1), &V4).await;
+async fn dscp_and_ecn_are_carried_between_clients_of_any_shard() {
+    are_carried_between_clients(loopback(49, 2), &V4, 1).await;
+    are_carried_between_clients(loopback(49, 3), &V4, 4).await;
+}
+
+/// A segment of TCP may have carried several messages, so its header says nothing of any.
+#[tokio::test]
+async fn datagrams_for_and_from_streams_are_best_effort() {
+    let server = server_at(loopback(49, 4));
+    let mut client = Client::tcp(server.turn()).await;
+    assert_eq!(client.allocate().await, 200);
+    let peer = Peer::at(loopback(49, 4));
+    assert_eq!(client.bind(0x4000, peer.address()).await, 200);
+    mark(peer.socket().as_raw_fd(), &V4);
+    // The next one must not have the mark of this one.
+    peer.send(client.relayed(), b"marked").await;
+    assert_eq!(client.recv().await, Received::Channel(0x4000, b"marked".to_vec()));
+    client.send_channel(0x4000, b"there").await;
+    assert_eq!(seen(peer.socket(), &V4).await, [TTL, 0]);
 }
 
 #[tokio::test]
-async fn relayed_datagrams_have_the_systems_hop_limit_and_best_effort_over_ipv6() {
-    are_the_systems_own(IpAddr::V6(Ipv6Addr::LOCALHOST), &V6).await;
+async fn relayed_datagrams_have_the_systems_ttl_and_carry_dscp_and_ecn_over_ipv4() {
+    are_carried(loopback(49, 1), &V4).await;
+}
+
+#[tokio::test]
+async fn relayed_datagrams_have_the_systems_hop_limit_and_carry_dscp_and_ecn_over_ipv6() {
+    are_carried(IpAddr::V6(Ipv6Addr::LOCALHOST), &V6).await;
 }

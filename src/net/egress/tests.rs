@@ -15,7 +15,13 @@ fn bound(address: &str) -> Socket {
 }
 
 fn to(socket: &Socket) -> Route<u8> {
-    Route { socket: 0, to: socket.local_addr().expect("bound"), from: None, dont_fragment: false }
+    Route {
+        socket: 0,
+        to: socket.local_addr().expect("bound"),
+        from: None,
+        dont_fragment: false,
+        traffic_class: 0,
+    }
 }
 
 /// Flushes through one socket, and gives the reasons of what was dropped.

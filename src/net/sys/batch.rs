@@ -21,6 +21,9 @@ pub struct Datagram {
     /// The local address it was sent to, where the socket was bound with
     /// [`packet_info`](super::Options::packet_info). Absent on the portable path.
     pub to: Option<IpAddr>,
+    /// DSCP and ECN: the Traffic Class of IPv6, which IPv4 once called TOS. 0, best effort and
+    /// Not-ECT, where the socket was not bound with [`traffic_class`](super::Options::traffic_class).
+    pub traffic_class: u8,
     /// Its first byte.
     pub start: u32,
     /// Its length; empty datagrams are legal.
@@ -91,12 +94,12 @@ impl RecvBatch {
 
     /// Adds what slot number `slot` holds: `total` bytes, a new datagram each `stride` bytes.
     pub(super) fn accept(&mut self, slot: usize, train: Train) {
-        let Train { from, to, total, stride } = train;
+        let Train { from, to, traffic_class, total, stride } = train;
         let mut at = 0;
         loop {
             let len = stride.min(total - at);
             let start = (slot * SLOT_BYTES + at) as u32;
-            self.datagrams.push(Datagram { from, to, start, len: len as u32 });
+            self.datagrams.push(Datagram { from, to, traffic_class, start, len: len as u32 });
             at += len;
             if at >= total {
                 return;
@@ -122,6 +125,7 @@ impl fmt::Debug for RecvBatch {
 pub(super) struct Train {
     pub(super) from: SocketAddr,
     pub(super) to: Option<IpAddr>,
+    pub(super) traffic_class: u8,
     pub(super) total: usize,
     /// Never 0 unless `total` is.
     pub(super) stride: usize,

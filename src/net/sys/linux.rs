@@ -76,6 +76,12 @@ impl Socket {
         if options.packet_info && address.is_ipv6() {
             set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
         }
+        if options.traffic_class && address.is_ipv4() {
+            set(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
+        }
+        if options.traffic_class && address.is_ipv6() {
+            set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+        }
         if options.icmp {
             icmp::keep_errors(fd, address)?;
         }

@@ -57,6 +57,9 @@ pub struct Options {
     /// Keeps the ICMP errors that its datagrams cause, for `Socket::recv_icmp`. Without effect
     /// on the portable path.
     pub icmp: bool,
+    /// Tells DSCP and ECN of each datagram ([`Datagram::traffic_class`]). Without effect on the
+    /// portable path.
+    pub traffic_class: bool,
 }
 
 /// An ICMP error about a datagram of a socket. Anybody may have forged it.

@@ -19,6 +19,8 @@ pub struct Route<K> {
     pub from: Option<IpAddr>,
     /// With the DF bit set; only over IPv4, and not on the portable path.
     pub dont_fragment: bool,
+    /// DSCP and ECN; not on the portable path.
+    pub traffic_class: u8,
 }
 
 /// One datagram: `header` of the arena, `payload` of what was received, then zeros.

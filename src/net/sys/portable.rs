@@ -94,7 +94,10 @@ impl Socket {
             let start = slot * SLOT_BYTES;
             match self.socket.try_recv_from(&mut batch.buffer[start..start + SLOT_BYTES]) {
                 Ok((total, from)) => {
-                    batch.accept(slot, Train { from, to: None, total, stride: total });
+                    batch.accept(
+                        slot,
+                        Train { from, to: None, traffic_class: 0, total, stride: total },
+                    );
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error::ends_receiving(&error) => return Err(error),

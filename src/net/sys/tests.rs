@@ -104,7 +104,7 @@ async fn a_wildcard_socket_knows_the_address_that_was_asked() {
 
 #[tokio::test]
 async fn families_and_shards_share_a_port_and_probe_sees_it() {
-    let shard = Options { reuse_port: true, packet_info: true, icmp: false };
+    let shard = Options { reuse_port: true, packet_info: true, icmp: false, traffic_class: false };
     let first = Socket::bind("0.0.0.0:0".parse().expect("valid"), shard).expect("free port");
     let v4 = first.local_addr().expect("bound");
     let v6 = SocketAddr::new("::".parse().expect("valid"), v4.port());
@@ -141,7 +141,8 @@ async fn an_icmp_error_does_not_hide_what_arrived() {
     let mut batch = RecvBatch::new();
     let closed = bound().local_addr().expect("bound");
     let segments = [Segment { header: 0..0, payload: 0..0, padding: 0, next: None }];
-    let route = Route { socket: (), to: closed, from: None, dont_fragment: false };
+    let route =
+        Route { socket: (), to: closed, from: None, dont_fragment: false, traffic_class: 0 };
     let runs = [Run { route, size: 0, total: 0, datagrams: 1, first: 0, last: 0 }];
     let outgoing = Outgoing { runs: &runs, segments: &segments, arena: &[], received: &[] };
     for number in 0..3 {
@@ -183,7 +184,7 @@ async fn an_icmp_error_does_not_fail_what_is_sent_to_another() {
     error[2..4].copy_from_slice(&sum.to_be_bytes());
 
     let segments = [Segment { header: 0..0, payload: 0..0, padding: 0, next: None }];
-    let route = Route { socket: (), to, from: None, dont_fragment: false };
+    let route = Route { socket: (), to, from: None, dont_fragment: false, traffic_class: 0 };
     let runs = [Run { route, size: 0, total: 0, datagrams: 1, first: 0, last: 0 }];
     let outgoing = Outgoing { runs: &runs, segments: &segments, arena: &[], received: &[] };
     let (mut batch, mut errors) = (RecvBatch::new(), Vec::new());
@@ -211,7 +212,7 @@ async fn a_refused_run_leaves_as_single_datagrams() {
         next,
     };
     let segments = [segment(0, Some(1)), segment(1, Some(2)), segment(2, None), segment(3, None)];
-    let route = Route { socket: (), to, from: None, dont_fragment: false };
+    let route = Route { socket: (), to, from: None, dont_fragment: false, traffic_class: 0 };
     let run =
         |total, datagrams, first, last| Run { route, size: 30_000, total, datagrams, first, last };
     let runs = [run(90_000, 3, 0, 2), run(30_000, 1, 3, 3)];
@@ -242,7 +243,7 @@ async fn a_datagram_the_kernel_forbids_is_counted_and_the_next_one_leaves() {
     };
     let segments = [segment(0), segment(1), segment(2)];
     let run = |to, index| Run {
-        route: Route { socket: (), to, from: None, dont_fragment: false },
+        route: Route { socket: (), to, from: None, dont_fragment: false, traffic_class: 0 },
         size: 3,
         total: 3,
         datagrams: 1,

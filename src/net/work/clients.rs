@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{ClientPath, Work};
+use super::{ClientPath, Route, Work};
 use crate::net::stream::{ConnectionId, Importance};
 use crate::turn::{AllocationId, DropReason, Header};
 
@@ -65,6 +65,7 @@ impl Work {
         };
         match leg.client {
             ClientPath::Datagram(route) => {
+                let route = Route { traffic_class: self.traffic_class, ..route };
                 self.egress.push(route, header.as_bytes(), data, padding);
             }
             ClientPath::Stream(id) => {

@@ -1,16 +1,21 @@
-//! Control messages: the source and destination addresses, GRO's and GSO's sizes, ICMP errors.
+//! Control messages: the source and destination addresses, DSCP and ECN, GRO's and GSO's sizes,
+//! ICMP errors.
 
 use std::mem;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libc::{
     c_int, c_uint, cmsghdr, in_pktinfo, in6_pktinfo, msghdr, sock_extended_err, sockaddr_in6,
 };
 
-/// Either the size of a train's datagrams and the address it was sent to, or an error and who sent
-/// it: each of the larger of two families.
-const BYTES: usize =
-    larger(space::<c_int>() + space::<in6_pktinfo>(), space::<(sock_extended_err, sockaddr_in6)>());
+use crate::net::sys::Route;
+
+/// Either the size of a train's datagrams, its traffic class and the address it was sent to, or an
+/// error and who sent it: each of the larger of two families.
+const BYTES: usize = larger(
+    2 * space::<c_int>() + space::<in6_pktinfo>(),
+    space::<c_int>() + space::<(sock_extended_err, sockaddr_in6)>(),
+);
 
 /// Room for the control messages of one message, aligned as the kernel wants it.
 #[derive(Clone, Copy)]
@@ -27,14 +32,21 @@ impl Control {
     /// The size of that room.
     pub(super) const CAPACITY: usize = BYTES;
 
-    /// What a message with this source and these segments carries, and its length.
-    pub(super) fn of(from: Option<IpAddr>, segment: Option<u16>) -> (Self, usize) {
+    /// What a message on this way and with these segments carries, and its length.
+    pub(super) fn of<K>(route: &Route<K>, segment: Option<u16>) -> (Self, usize) {
         let mut control = Self::EMPTY;
         let mut len = 0;
+        if route.traffic_class != 0 {
+            let (level, kind) = match route.to {
+                SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+                SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+            };
+            control.push(&mut len, level, kind, c_int::from(route.traffic_class));
+        }
         if let Some(segment) = segment {
             control.push(&mut len, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
         }
-        match from {
+        match route.from {
             Some(IpAddr::V4(from)) => {
                 let from = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
                 let none = libc::in_addr { s_addr: 0 };
@@ -78,6 +90,8 @@ pub(super) struct Received {
     pub(super) to: Option<IpAddr>,
     /// The size of its datagrams, if GRO joined several.
     pub(super) stride: Option<usize>,
+    /// DSCP and ECN; 0 if not asked for.
+    pub(super) traffic_class: u8,
     /// What the error queue tells about one of our datagrams.
     pub(super) error: Option<sock_extended_err>,
 }
@@ -99,6 +113,14 @@ impl Received {
                     // SAFETY: as above.
                     let stride = unsafe { value::<c_int>(header) };
                     received.stride = usize::try_from(stride).ok().filter(|&stride| stride > 0);
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) => {
+                    // SAFETY: as above; of IPv4 the kernel tells a byte, and of IPv6 a number.
+                    received.traffic_class = unsafe { value::<u8>(header) };
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    // SAFETY: as above.
+                    received.traffic_class = unsafe { value::<c_int>(header) } as u8;
                 }
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     // SAFETY: as above.

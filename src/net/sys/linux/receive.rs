@@ -106,6 +106,6 @@ fn accept(batch: &mut RecvBatch, slot: usize) {
     }
     let Some(from) = batch.headers.names[slot].address() else { return };
     // SAFETY: recvmmsg filled this header, whose control buffer the batch owns.
-    let Received { to, stride, .. } = unsafe { Received::read(&header.msg_hdr) };
-    batch.accept(slot, Train { from, to, total, stride: stride.unwrap_or(total) });
+    let Received { to, stride, traffic_class, .. } = unsafe { Received::read(&header.msg_hdr) };
+    batch.accept(slot, Train { from, to, traffic_class, total, stride: stride.unwrap_or(total) });
 }

@@ -92,7 +92,7 @@ impl SendScratch {
         }
         let segmented = (datagrams > 1).then_some(run.size as u16);
         self.names.push(Name::of(run.route.to));
-        self.controls.push(Control::of(run.route.from, segmented));
+        self.controls.push(Control::of(&run.route, segmented));
         self.datagrams.push(datagrams);
         // SAFETY: numbers and pointers, for which zeros are valid.
         let mut header: mmsghdr = unsafe { mem::zeroed() };
