@@ -4,7 +4,8 @@
 //! The shard that a client has come to asks the one that has the allocation, which hands it over as
 //! it is: the core's value, the relay socket, the port, the quota. Until the client sends data from
 //! where it is now, it is still reached where it was: datagrams go there from the socket of any
-//! shard, the bytes of a connection through the shard that has it. What comes from there is passed on.
+//! shard, what is for a connection or a DTLS session through the shard that has it. What comes from
+//! there is passed on.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -17,9 +18,9 @@ use super::clock;
 use super::quota::QuotaLease;
 use super::relay::{self, Detached};
 use super::shard::Shard;
-use super::stream::{ConnectionId, Importance};
+use super::stream::Importance;
 use super::udp;
-use super::work::{ClientPath, Leg, Pump, SocketKey, Work};
+use super::work::{ClientPath, Leg, Link, Pump, SocketKey, Work};
 use crate::turn::{
     AllocationId, Claim, DropReason, FiveTuple, Header, Moved, Now, PendingResume, Refused,
     RelayedAddress,
@@ -36,8 +37,8 @@ pub(super) enum Errand {
     HandOver { claim: Claim, to: usize, answer: oneshot::Sender<Option<Result<Luggage, Refused>>> },
     /// Handle this packet: its client's allocation has moved there.
     Handle { from: FiveTuple, path: ClientPath, packet: Vec<u8> },
-    /// Write this to a connection.
-    Write { to: ConnectionId, frame: Vec<u8>, importance: Importance },
+    /// Write this to a connection, or say it in a session.
+    Write { to: Link, frame: Vec<u8>, importance: Importance },
     /// Pass on no more of what comes from there.
     Forget(FiveTuple),
     /// The connection of a client has ended, whose allocation has moved there.
@@ -123,7 +124,10 @@ impl Work {
                 self.flush(&packet);
             }
             Errand::Write { to, frame, importance } => {
-                self.write(to, &[], &frame, 0, importance);
+                match to {
+                    Link::Stream(id) => self.write(id, &[], &frame, 0, importance),
+                    Link::Dtls(id) => self.say(id, [&frame, &[], &[]]),
+                }
                 self.flush(&[]);
             }
             Errand::Forget(client) => self.server.forget(&client),
@@ -132,7 +136,7 @@ impl Work {
         self.handle_events(&[]);
     }
 
-    /// A connection has ended.
+    /// A connection, or a session, has ended.
     pub(super) fn client_gone(&mut self, client: FiveTuple, now: Now) {
         let Some(RelayedAddress(relayed)) = self.server.client_gone(client, now) else { return };
         if let Some(shard) = relay::shard_of(&self.shared.pools, relayed) {
@@ -159,19 +163,20 @@ impl Work {
         }
     }
 
-    /// Connections are known on their own shard only.
+    /// Connections and sessions are known on their own shard only.
     fn seen_from_elsewhere(&self, path: ClientPath) -> ClientPath {
         match path {
-            ClientPath::Stream(id) => ClientPath::Elsewhere(self.post.own(), id),
+            ClientPath::Stream(id) => ClientPath::Elsewhere(self.post.own(), Link::Stream(id)),
+            ClientPath::Dtls(id) => ClientPath::Elsewhere(self.post.own(), Link::Dtls(id)),
             path => path,
         }
     }
 
-    /// To a connection that another shard has.
+    /// To a client over what another shard has.
     pub(super) fn write_elsewhere(
         &mut self,
         shard: usize,
-        to: ConnectionId,
+        to: Link,
         frame: Vec<u8>,
         importance: Importance,
     ) {
@@ -308,7 +313,7 @@ impl Work {
             let (relay, quota, client, stub) = rest;
             let own = self.post.own();
             let client = match client {
-                ClientPath::Elsewhere(shard, id) if shard == own => ClientPath::Stream(id),
+                ClientPath::Elsewhere(shard, link) if shard == own => link.into(),
                 client => client,
             };
             let pump =
@@ -319,15 +324,19 @@ impl Work {
         }
         self.handle_events(&[]);
         self.reply_to(path);
-        // The connection may have ended while the shards were talking.
-        if let ClientPath::Stream(id) = path
-            && !self.connections.contains_key(id)
-        {
+        // It may have ended while the shards were talking; another session of the same client may
+        // have an allocation of its own by now.
+        let is_there = match path {
+            ClientPath::Stream(id) => self.connections.contains_key(id),
+            ClientPath::Dtls(id) => self.has_session(id),
+            ClientPath::Datagram(_) | ClientPath::Elsewhere(..) => true,
+        };
+        if !is_there && id.is_some_and(|id| self.server.leads_to(&from, id)) {
             self.client_gone(from, now);
         }
     }
 
-    /// Puts a frame together for a connection that another shard has.
+    /// Puts a frame together for a client over what another shard has.
     pub(super) fn frame(header: &Header, data: &[u8], padding: usize) -> Vec<u8> {
         [header.as_bytes(), data, &[0; 3][..padding]].concat()
     }

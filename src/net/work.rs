@@ -64,8 +64,26 @@ pub(super) enum ClientPath {
     Stream(ConnectionId),
     /// In its DTLS session.
     Dtls(SessionId),
-    /// Over its connection, which this other shard has.
-    Elsewhere(usize, ConnectionId),
+    /// Over its connection, or in its session, which this other shard has.
+    Elsewhere(usize, Link),
+}
+
+/// What belongs to one shard, and leads to a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Link {
+    /// A connection.
+    Stream(ConnectionId),
+    /// A DTLS session.
+    Dtls(SessionId),
+}
+
+impl From<Link> for ClientPath {
+    fn from(link: Link) -> Self {
+        match link {
+            Link::Stream(id) => Self::Stream(id),
+            Link::Dtls(id) => Self::Dtls(id),
+        }
+    }
 }
 
 /// The way of a datagram to a peer.

@@ -62,18 +62,16 @@ fn reached(world: &mut World, relay: std::net::SocketAddr) -> String {
     }
 }
 
-/// Two relayed addresses, connections of peers and sessions of DTLS stay where they are.
+/// Two relayed addresses and connections of peers stay where they are.
 #[test]
 fn allocations_that_cannot_move_get_405_for_a_ticket_and_nothing_else() {
     let mut world = World::with(|setup| {
         mobile(setup);
         setup.config.tcp_relay = true;
     });
-    let both = raw(attr::AAF, &[2, 0, 0, 0]);
     for (transport, what) in [
-        (Transport::Udp, vec![wire::transport(17), both]),
+        (Transport::Udp, vec![wire::transport(17), both_families()]),
         (Transport::Tcp, vec![wire::transport(6)]),
-        (Transport::Dtls, vec![wire::transport(17)]),
     ] {
         let mut client = over(transport, Client::at(HOME));
         let asking: Vec<Attr> = what.iter().cloned().chain([shown(&[])]).collect();
@@ -85,14 +83,40 @@ fn allocations_that_cannot_move_get_405_for_a_ticket_and_nothing_else() {
     }
 }
 
+fn both_families() -> Attr {
+    raw(attr::AAF, &[2, 0, 0, 0])
+}
+
+/// RFC 8656 §7.2 (9): where there is no IPv6, whoever asks for both gets one, which moves.
 #[test]
-fn no_allocation_moves_into_a_session_of_dtls() {
+fn single_address_of_who_asks_for_both_moves() {
+    let mut world = World::with(|setup| {
+        mobile(setup);
+        setup.host.relay_addresses.truncate(1);
+    });
+    let mut client = Client::at(HOME);
+    let asking = [wire::transport(17), both_families(), shown(&[])];
+    let reply = client.ask(&mut world, ALLOCATE, &asking);
+    assert_eq!((reply.code(), reply.addresses(attr::XRA).len()), (0, 1));
+    assert!(reply.has(attr::ADDRESS_ERROR_CODE));
+    moved(&mut world, AWAY, &ticket_of(&reply));
+}
+
+#[test]
+fn allocation_moves_into_a_session_of_dtls_and_out_of_it() {
     let (mut world, mut client, relay, ticket) = allocated();
     let mut away = over(Transport::Dtls, Client::at(AWAY));
-    assert_eq!(resume(&mut world, &mut away, &ticket).code(), 405);
+    let ticket = ticket_of(&resume(&mut world, &mut away, &ticket));
     assert_eq!(reached(&mut world, relay), HOME);
     assert_eq!(client.permit(&mut world, &[PEER]), 0);
-    moved(&mut world, AWAY, &ticket);
+    away.channel_data(&mut world, 0x4000, b"x").relayed();
+    assert_eq!(reached(&mut world, relay), AWAY);
+    let (third, _) = moved(&mut world, THIRD, &ticket);
+    // The end of the session completes the move.
+    assert!(world.server.client_gone(away.five, world.now).is_none());
+    world.pass_secs(0);
+    assert_eq!(reached(&mut world, relay), THIRD);
+    third.channel_data(&mut world, 0x4000, b"x").relayed();
 }
 
 /// RFC 8016 §3.1.2

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Client, DEADLINE, Message, Peer, REFRESH, Received};
 use super::common::{TestServer, scrape};
+use super::datagrams::{Dtls, context};
 use super::relay::loopback;
 use super::tls::Tls;
 
@@ -80,11 +81,12 @@ async fn moves(
     next
 }
 
-async fn until_live(server: &TestServer, transports: [f64; 3]) {
+/// Waits until there are so many allocations, over UDP, TCP, TLS and DTLS.
+async fn until_live(server: &TestServer, transports: [f64; 4]) {
     let deadline = Instant::now() + DEADLINE;
     loop {
         let metrics = scrape(server.http()).await;
-        let live = ["udp", "tcp", "tls"].map(|transport| {
+        let live = ["udp", "tcp", "tls", "dtls"].map(|transport| {
             metrics.get(&format!(r#"hairpin_allocations{{transport="{transport}"}}"#))
         });
         if live == transports {
@@ -102,22 +104,22 @@ async fn allocation_follows_its_client_over_shards_and_transports() {
     let peer = Peer::at(turn.ip());
     let mut client = Client::new(turn);
     let (relay, mut ticket) = allocate(&mut client, &peer).await;
-    // Between any two kinds, and often enough that all pairs of shards are likely.
-    for round in 0..24 {
-        let (mut next, live) = match round % 6 {
-            0 | 3 => (Client::tcp(turn).await, [0.0, 1.0, 0.0]),
-            1 | 5 => {
-                let config = server.config(&[&TLS13], server.trusting());
-                (server.client(config).await, [0.0, 0.0, 1.0])
-            }
-            _ => (Client::new(turn), [1.0, 0.0, 0.0]),
+    // From each kind to each, twice, so that all pairs of shards are likely.
+    for kind in [1, 0, 2, 0, 3, 1, 1, 2, 1, 3, 2, 2, 3, 3, 0, 0].repeat(2) {
+        let mut next = match kind {
+            0 => Client::new(turn),
+            1 => Client::tcp(turn).await,
+            2 => server.client(server.config(&[&TLS13], server.trusting())).await,
+            _ => Client::within(Dtls::connected(turn.ip(), turn).await),
         };
+        let mut live = [0.0; 4];
+        live[kind] = 1.0;
         ticket = moves(&mut client, &mut next, &peer, relay, &ticket).await;
         until_live(&server.server, live).await;
         client = next;
     }
     assert_eq!(client.refresh(0).await, 200);
-    until_live(&server.server, [0.0; 3]).await;
+    until_live(&server.server, [0.0; 4]).await;
     let metrics = scrape(server.server.http()).await;
     assert_eq!(metrics.get(r#"hairpin_relay_ports{state="used"}"#), 0.0);
     assert_eq!(metrics.get("hairpin_allocations_total"), 1.0, "never more than one");
@@ -170,6 +172,19 @@ async fn quota_stays_charged_while_the_client_is_away() {
     assert_eq!(Client::new(server.turn()).allocate().await, 200);
 }
 
+/// Without a word from the new place; what is sent too early may be lost.
+async fn hears_before_long(new: &mut Client, peer: &Peer, relay: SocketAddr) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        peer.send(relay, b"new way").await;
+        let until = Instant::now() + Duration::from_millis(50);
+        if new.recv_raw(until).await.is_some() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the client is reached");
+    }
+}
+
 #[tokio::test]
 async fn end_of_the_old_connection_completes_a_move() {
     let server = server(3);
@@ -181,18 +196,89 @@ async fn end_of_the_old_connection_completes_a_move() {
         answers(&mut old, &peer, relay, b"old way").await;
         old.shutdown().await;
         assert!(old.is_closed().await);
-        // Without a word from the new place; over UDP what is sent too early may be lost.
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            peer.send(relay, b"new way").await;
-            let until = Instant::now() + Duration::from_millis(50);
-            if new.recv_raw(until).await.is_some() {
-                break;
-            }
-            assert!(Instant::now() < deadline, "the client is reached");
-        }
+        hears_before_long(&mut new, &peer, relay).await;
         assert_eq!(new.refresh(0).await, 200);
     }
+}
+
+/// Over DTLS, and wherever the shards of the two are.
+#[tokio::test]
+async fn end_of_the_old_session_completes_a_move() {
+    let server = Tls::start(81, mobile);
+    let turn = server.server.turn();
+    let peer = Peer::at(turn.ip());
+    for _ in 0..8 {
+        let mut old = Client::within(Dtls::connected(turn.ip(), turn).await);
+        let (relay, ticket) = allocate(&mut old, &peer).await;
+        let mut new = Client::within(Dtls::connected(turn.ip(), turn).await);
+        ticket_of(&resume(&mut new, &ticket).await);
+        answers(&mut old, &peer, relay, b"old way").await;
+        let end = old.dtls().close_notify();
+        old.dtls().send_datagrams(&[end]).await;
+        assert!(old.dtls().is_closed().await);
+        hears_before_long(&mut new, &peer, relay).await;
+        assert_eq!(new.refresh(0).await, 200);
+    }
+    until_live(&server.server, [0.0; 4]).await;
+}
+
+/// A client whose session has ended is away, and comes back by another one of the same port.
+#[tokio::test]
+async fn client_that_lost_its_session_finds_its_allocation_again() {
+    let server = Tls::start(82, mobile);
+    let turn = server.server.turn();
+    let peer = Peer::at(turn.ip());
+    let mut client = Client::within(Dtls::connected(turn.ip(), turn).await);
+    let (relay, mut ticket) = allocate(&mut client, &peer).await;
+    for _ in 0..4 {
+        let socket = client.into_dtls().into_socket();
+        let mut dtls = Dtls::on(socket, turn, &context(|_| {}), None);
+        dtls.connect().await;
+        client = Client::within(dtls);
+        ticket = ticket_of(&resume(&mut client, &ticket).await);
+        passes(&mut client, &peer, relay, b"again").await;
+        until_live(&server.server, [0.0, 0.0, 0.0, 1.0]).await;
+    }
+}
+
+/// RFC 8016 §3.2.2: a ticket is given out as soon as a client asks from elsewhere, and so it may
+/// move on before it has sent anything.
+#[tokio::test]
+async fn second_move_before_the_first_is_complete_wins() {
+    let server = Tls::start(83, mobile);
+    let turn = server.server.turn();
+    let peer = Peer::at(turn.ip());
+    for round in 0..18 {
+        let mut clients = Vec::new();
+        for place in 0..3 {
+            clients.push(match (round + place) % 3 {
+                0 => Client::new(turn),
+                1 => Client::tcp(turn).await,
+                _ => Client::within(Dtls::connected(turn.ip(), turn).await),
+            });
+        }
+        let [first, second, third] = &mut clients[..] else { unreachable!() };
+        let (relay, ticket) = allocate(first, &peer).await;
+        let ticket = ticket_of(&resume(second, &ticket).await);
+        let ticket = ticket_of(&resume(third, &ticket).await);
+        passes(first, &peer, relay, b"still the first").await;
+        // Where it has only passed by, it has nothing.
+        assert_eq!(second.permit(peer.address()).await, 437);
+        passes(third, &peer, relay, b"the third").await;
+        assert_eq!(third.permit(peer.address()).await, 200);
+        assert_eq!(second.permit(peer.address()).await, 437);
+        let deadline = Instant::now() + DEADLINE;
+        while first.permit(peer.address()).await != 437 {
+            assert!(Instant::now() < deadline, "nor where it was");
+        }
+        // And back to where it has passed by.
+        let _ = ticket_of(&resume(second, &ticket).await);
+        passes(second, &peer, relay, b"the second").await;
+        assert_eq!(second.refresh(0).await, 200);
+    }
+    until_live(&server.server, [0.0; 4]).await;
+    let metrics = scrape(server.server.http()).await;
+    assert_eq!(metrics.get(r#"hairpin_relay_ports{state="used"}"#), 0.0);
 }
 
 #[tokio::test]
@@ -245,7 +331,7 @@ async fn of_many_who_show_one_ticket_one_gets_the_allocation() {
         old = new;
     }
     assert_eq!(old.refresh(0).await, 200);
-    until_live(&server, [0.0; 3]).await;
+    until_live(&server, [0.0; 4]).await;
 }
 
 /// Two relay addresses with one port each: nothing but the address tells the allocations apart.

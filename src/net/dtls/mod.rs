@@ -104,6 +104,8 @@ pub(super) struct Sessions {
     due: BTreeSet<(Instant, SessionId)>,
     /// Where a message to a client is put together.
     message: Vec<u8>,
+    /// Clients whose sessions have ended in this turn.
+    gone: Vec<FiveTuple>,
     /// Sessions that have ended since memory was last given back, and when it may be next.
     ended: usize,
     next_trim: Option<Instant>,
@@ -120,6 +122,7 @@ impl Sessions {
             by_client: HashMap::with_hasher(hasher),
             due: BTreeSet::new(),
             message: Vec::new(),
+            gone: Vec::new(),
             ended: 0,
             next_trim: None,
         }
@@ -199,7 +202,7 @@ impl Sessions {
             // be where the first one was (RFC 6347 §4.2.8).
             debug!(client = %from.client, "dtls session replaced");
             self.remove(id);
-            server.client_gone(from, now);
+            self.gone.push(from);
         }
         Ok(())
     }
@@ -256,25 +259,29 @@ impl Sessions {
         Ok(())
     }
 
-    /// Ends a session, and the allocation of its client.
-    pub(super) fn end(
-        &mut self,
-        id: SessionId,
-        now: Now,
-        server: &mut Server,
-        egress: &mut Egress<SocketKey>,
-    ) {
+    /// Ends a session; its client is gone.
+    pub(super) fn end(&mut self, id: SessionId, egress: &mut Egress<SocketKey>) {
         let Some(mut session) = self.remove(id) else { return };
         session.close();
         session.drain(|datagram| egress.push_owned(session.back, datagram));
-        server.client_gone(session.client, now);
+        self.gone.push(session.client);
+    }
+
+    /// The next client whose session has ended, and whose allocation is to end with it.
+    pub(super) fn pop_gone(&mut self) -> Option<FiveTuple> {
+        self.gone.pop()
+    }
+
+    /// Whether there is such a session.
+    pub(super) fn has(&self, id: SessionId) -> bool {
+        self.slots.contains_key(id)
     }
 
     /// Ends what has been silent for too long, and sends again what handshakes wait for.
     pub(super) fn handle_timeout(
         &mut self,
         now: Now,
-        server: &mut Server,
+        server: &Server,
         egress: &mut Egress<SocketKey>,
     ) {
         while let Some((due, id)) = self.due.first().copied().filter(|(due, _)| *due <= now.instant)
@@ -287,7 +294,7 @@ impl Sessions {
             self.due.insert((session.due, id));
             if !goes_on {
                 debug!(client = %session.client.client, "dtls session ended: silent, or failed");
-                self.end(id, now, server, egress);
+                self.end(id, egress);
             }
         }
         self.trim(now.instant);

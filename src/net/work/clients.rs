@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{ClientPath, Route, Work};
+use crate::net::dtls::SessionId;
 use crate::net::stream::{ConnectionId, Importance};
 use crate::turn::{AllocationId, DropReason, Header};
 
@@ -16,12 +17,12 @@ impl Work {
                 self.reply = reply;
             }
             ClientPath::Dtls(id) => {
-                let Some(sessions) = &mut self.dtls else { return };
-                let said = sessions.say(id, [&self.reply, &[], &[]], &mut self.egress);
-                said.unwrap_or_else(|reason| drop(self.server.drop(reason)));
+                let reply = std::mem::take(&mut self.reply);
+                self.say(id, [&reply, &[], &[]]);
+                self.reply = reply;
             }
-            ClientPath::Elsewhere(shard, id) => {
-                self.write_elsewhere(shard, id, self.reply.clone(), Importance::Control);
+            ClientPath::Elsewhere(shard, link) => {
+                self.write_elsewhere(shard, link, self.reply.clone(), Importance::Control);
             }
         }
     }
@@ -52,6 +53,13 @@ impl Work {
         }
     }
 
+    /// In a session.
+    pub(in crate::net) fn say(&mut self, id: SessionId, parts: [&[u8]; 3]) {
+        let Some(sessions) = &mut self.dtls else { return };
+        let said = sessions.say(id, parts, &mut self.egress);
+        said.unwrap_or_else(|reason| drop(self.server.drop(reason)));
+    }
+
     pub(super) fn relay_to_client(
         &mut self,
         to: AllocationId,
@@ -71,15 +79,12 @@ impl Work {
             ClientPath::Stream(id) => {
                 self.write(id, header.as_bytes(), &bytes[data], padding, Importance::Data);
             }
-            ClientPath::Elsewhere(shard, id) => {
+            ClientPath::Elsewhere(shard, link) => {
                 let frame = Self::frame(header, &bytes[data], padding);
-                self.write_elsewhere(shard, id, frame, Importance::Data);
+                self.write_elsewhere(shard, link, frame, Importance::Data);
             }
             ClientPath::Dtls(id) => {
-                let Some(sessions) = &mut self.dtls else { return };
-                let parts = [header.as_bytes(), &bytes[data], &[0; 3][..padding]];
-                let said = sessions.say(id, parts, &mut self.egress);
-                said.unwrap_or_else(|reason| drop(self.server.drop(reason)));
+                self.say(id, [header.as_bytes(), &bytes[data], &[0; 3][..padding]]);
             }
         }
     }

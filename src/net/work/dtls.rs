@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::{ClientPath, Work};
-use crate::net::dtls::{Arrival, Opened, Sessions};
+use crate::net::dtls::{Arrival, Opened, SessionId, Sessions};
 use crate::net::stream::Speaks;
 use crate::net::sys::Datagram;
 use crate::turn::{DropReason, FiveTuple, Now, Transport};
@@ -34,15 +34,15 @@ impl Work {
         let mut messages = mem::take(&mut self.messages);
         let arrival = Arrival { from, back, datagram: &mut bytes[place.clone()], now };
         let opened = sessions.hear(arrival, &mut messages, &mut self.server, &mut self.egress);
+        self.see_off(now);
         if let Some(Opened { session, is_last }) = opened {
             for message in messages.drain(..) {
                 let message = place.start + message.start..place.start + message.end;
                 self.handle_client(ClientPath::Dtls(session), from, message, bytes, now);
             }
             if is_last {
-                self.with_sessions(|sessions, server, egress| {
-                    sessions.end(session, now, server, egress);
-                });
+                self.with_sessions(|sessions, _, egress| sessions.end(session, egress));
+                self.see_off(now);
                 self.handle_events(bytes);
             }
         }
@@ -52,6 +52,7 @@ impl Work {
     /// Sees to sessions that are due.
     pub(in crate::net) fn handle_dtls_timeout(&mut self, now: Now) {
         self.with_sessions(|sessions, server, egress| sessions.handle_timeout(now, server, egress));
+        self.see_off(now);
         self.flush(&[]);
     }
 
@@ -59,6 +60,18 @@ impl Work {
     pub(in crate::net) fn shutdown_dtls(&mut self) {
         self.with_sessions(|sessions, _, egress| sessions.shutdown(egress));
         self.flush(&[]);
+    }
+
+    /// Whether there still is such a session.
+    pub(in crate::net) fn has_session(&self, id: SessionId) -> bool {
+        self.dtls.as_ref().is_some_and(|sessions| sessions.has(id))
+    }
+
+    /// Ends the allocations of clients whose sessions have ended, unless they are mobile.
+    fn see_off(&mut self, now: Now) {
+        while let Some(client) = self.dtls.as_mut().and_then(Sessions::pop_gone) {
+            self.client_gone(client, now);
+        }
     }
 
     fn with_sessions(

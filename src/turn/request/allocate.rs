@@ -15,9 +15,7 @@ use crate::stun::attribute::{
 };
 use crate::stun::{AddressFamily, Code, Message, TransactionId};
 use crate::turn::Now;
-use crate::turn::allocation::{
-    Allocation, AllocationId, FiveTuple, PeerTransport, RelayedAddress, Transport,
-};
+use crate::turn::allocation::{Allocation, AllocationId, FiveTuple, PeerTransport, RelayedAddress};
 use crate::turn::answer::Answer;
 use crate::turn::auth::User;
 use crate::turn::connections::{PeerConnections, Tally};
@@ -177,10 +175,9 @@ impl Server {
         };
         let dual = wants_both_families(message)?;
         let is_mobile = self.wants_mobility(message)?;
-        // Neither two relayed addresses nor connections nor sessions move.
-        let stays =
-            dual || peers == PeerTransport::Tcp || request.from.transport == Transport::Dtls;
-        if is_mobile && stays {
+        let relays_ipv6 = self.policy.relays(AddressFamily::Ipv6);
+        // Neither two relayed addresses nor connections move.
+        if is_mobile && (dual && relays_ipv6 || peers == PeerTransport::Tcp) {
             return Err(Reject::Code(Code::MobilityForbidden));
         }
         let lifetime = self.config.limits.lifetime(request.message.read::<Lifetime>()?);
@@ -196,7 +193,7 @@ impl Server {
             peers,
             family,
             dual,
-            relays_ipv6: self.policy.relays(AddressFamily::Ipv6),
+            relays_ipv6,
             port,
             is_mobile,
             lifetime,

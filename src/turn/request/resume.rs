@@ -10,7 +10,7 @@ use super::{Reject, Request};
 use crate::stun::attribute::{Lifetime, MobilityTicket, RequestedAddressFamily};
 use crate::stun::{AddressFamily, Code};
 use crate::turn::Now;
-use crate::turn::allocation::{AllocationId, FiveTuple, RelayedAddress, Transport};
+use crate::turn::allocation::{AllocationId, FiveTuple, RelayedAddress};
 use crate::turn::answer::Answer;
 use crate::turn::event::{CloseReason, Event};
 use crate::turn::mobility::{Claim, Claimed, Moved, PendingResume, Refused};
@@ -26,10 +26,6 @@ impl Server {
         reply: &mut Vec<u8>,
     ) -> Result<Verdict, Reject> {
         let MobilityTicket(ticket) = request.message.read()?.ok_or(Code::BadRequest)?;
-        // A session is one shard's, and nothing brings the bytes of others to it.
-        if request.from.transport == Transport::Dtls {
-            return Err(Reject::Code(Code::MobilityForbidden));
-        }
         let sealer = self.sealer.as_ref().ok_or(Code::MobilityForbidden)?;
         let ticket = sealer.open(ticket).ok_or(Code::BadRequest)?;
         let relay = self.policy.relay_address(ticket.address.into());
@@ -217,6 +213,12 @@ impl Server {
     /// Passes on no more of what comes from there.
     pub fn forget(&mut self, client: &FiveTuple) {
         self.stubs.remove(client);
+    }
+
+    /// Whether what comes from this client is for this allocation.
+    #[must_use]
+    pub fn leads_to(&self, client: &FiveTuple, id: AllocationId) -> bool {
+        self.allocations.id_of_client(client) == Some(id)
     }
 
     /// Whether this client's allocation is here.
