@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 use super::Error;
 use super::terminal::{Paint, runtime, spinner, spoken};
 use crate::config::Lifetime;
-use crate::probe::doctor::{
-    Credentials, Doing, Options, Report, State, Step, Transport, Trust, Uri, examine,
-};
+use crate::probe::doctor::{Credentials, Doing, Options, Report, State, Step, Trust, Uri, examine};
 
 /// Datagrams that one run may send through a relay.
 const COUNT_MAX: u16 = 1000;
@@ -29,7 +27,8 @@ Examples:
   hairpin doctor 'turn:192.0.2.7:3478?transport=tcp' --secret 'the shared secret'
   hairpin doctor turns:localhost:3478 --ca cert.pem --user dev --pass dev --json")]
 pub(super) struct Doctor {
-    /// What to examine, as in iceServers: stun:…, stuns:…, turn:…?transport=udp|tcp, turns:…
+    /// What to examine, as in iceServers: stun:…, stuns:…, turn:…?transport=udp|tcp, turns:…, which
+    /// is DTLS with ?transport=udp
     #[arg(required = true, value_name = "URI")]
     uris: Vec<Uri>,
     /// The user of a TURN server.
@@ -95,7 +94,7 @@ impl Doctor {
             (_, _, Some(secret)) => Some(Credentials::Secret(secret.clone())),
             _ => None,
         };
-        let needs_trust = self.uris.iter().any(|uri| uri.transport == Transport::Tls);
+        let needs_trust = self.uris.iter().any(|uri| uri.transport.is_secure());
         let trust = match &self.ca {
             Some(file) => Some(Trust::in_file(file)),
             None => needs_trust.then(Trust::of_this_machine),

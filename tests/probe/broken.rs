@@ -157,6 +157,48 @@ fn no_tls_on_this_port() {
 }
 
 #[test]
+fn dtls_that_is_not_enabled() {
+    let (server, ca) = with_certificate(&["127.0.0.1"], 90);
+    let broken = examined_over_dtls(server.turn, &ca);
+    broken.shows("dtls", "answers STUN over UDP on port");
+    assert!(broken.change.contains("[tls] dtls = true"), "{}", broken.change);
+}
+
+#[test]
+fn dtls_where_nobody_says_anything() {
+    let (_server, ca) = with_certificate(&["127.0.0.1"], 90);
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let broken = examined_over_dtls(silent.local_addr().unwrap(), &ca);
+    let port = silent.local_addr().unwrap().port();
+    broken
+        .shows("dtls", &format!("DTLS is not enabled on UDP port {port}, or the port is filtered"));
+    let closed = SocketAddr::from(([127, 0, 0, 1], private_port()));
+    let broken = examined_over_dtls(closed, &ca);
+    broken.shows("dtls", &format!("nothing listens on UDP port {}", closed.port()));
+}
+
+#[test]
+fn dtls_with_a_certificate_that_nobody_should_accept() {
+    let (server, ca) = with_dtls(&["turn.example.org"], 90);
+    let broken = examined_over_dtls(server.turn, &ca);
+    broken.shows("dtls", "the certificate is for turn.example.org, not for 127.0.0.1");
+    let (server, _) = with_dtls(&["127.0.0.1"], 90);
+    let broken = examined_over_dtls(server.turn, &ca);
+    broken.shows("dtls", "the server sends no intermediate certificate");
+}
+
+#[test]
+fn dtls_certificate_that_ends_soon_is_a_warning() {
+    let (server, ca) = with_dtls(&["127.0.0.1"], 5);
+    let uri = format!("turns:{}?transport=udp", server.turn);
+    let (ended, told) = told(&[&["doctor", &uri, "--ca", &ca], &ALICE[..]].concat());
+    assert!(ended.status.success(), "{told:#}");
+    let dtls = &told["reports"][0]["addresses"][0]["steps"][0];
+    assert_eq!((&dtls["step"], &dtls["state"]), (&"dtls".into(), &"warning".into()));
+    assert_eq!(dtls["cause"], "the certificate ends in 5 days");
+}
+
+#[test]
 fn web_server_behind_the_port() {
     let server = Server::start(&Settings::default());
     let broken = examined(server.http, "?transport=tcp", &ALICE);
@@ -381,6 +423,12 @@ fn examined_over_tls(server: &Server, ca: &str) -> Broken {
     Broken::new(&mut hairpin(), &uri, &[&ALICE[..], &["--ca", ca]].concat())
 }
 
+fn examined_over_dtls(server: SocketAddr, ca: &str) -> Broken {
+    let uri = format!("turns:{server}?transport=udp");
+    let more = ["--ca", ca, "--timeout", "3s"];
+    Broken::new(&mut hairpin(), &uri, &[&ALICE[..], &more].concat())
+}
+
 fn with_secret() -> Server {
     let auth = &format!("secrets = [\"{SECRET}\"]");
     Server::start(&Settings { auth, ..Settings::default() })
@@ -388,8 +436,17 @@ fn with_secret() -> Server {
 
 /// A server with a certificate, and the file of its authority.
 fn with_certificate(names: &[&str], days: i64) -> (Server, String) {
+    with_tls("", names, days)
+}
+
+/// The same that speaks DTLS.
+fn with_dtls(names: &[&str], days: i64) -> (Server, String) {
+    with_tls("dtls = true\n", names, days)
+}
+
+fn with_tls(more: &str, names: &[&str], days: i64) -> (Server, String) {
     let pki = Pki::new();
-    let config = ConfigFile::new(&pki.toml());
+    let config = ConfigFile::new(&(pki.toml() + more));
     pki.write(&config, names, days);
     let ca = config.path().with_file_name("ca.pem").to_str().unwrap().to_owned();
     (Server::start_in(&mut hairpin(), config), ca)

@@ -54,6 +54,35 @@ fn our_server_works_over_udp_tcp_and_tls() {
 }
 
 #[test]
+fn our_server_works_over_dtls() {
+    let pki = Pki::new();
+    let config = ConfigFile::new(&(pki.toml() + "dtls = true\n"));
+    pki.write(&config, &["localhost", "127.0.0.1"], 90);
+    let server = Server::start_in(&mut hairpin(), config);
+    let ca = server.config.path().with_file_name("ca.pem");
+    let ca = ca.to_str().unwrap();
+    for host in ["127.0.0.1", "localhost"] {
+        let uri = format!("turns:{host}:{}?transport=udp", server.turn.port());
+        let user = ["--user", "alice", "--pass", "wonderland", "--ca", ca];
+        let (ended, told) = told(&[&["doctor", &uri], &user[..]].concat());
+        assert!(ended.status.success(), "{told:#}");
+        let addresses = told["reports"][0]["addresses"].as_array().unwrap();
+        let steps = addresses.iter().find(|it| it["address"] == server.turn.to_string()).unwrap();
+        let steps = steps["steps"].as_array().unwrap();
+        assert!(steps.iter().all(|step| step["state"] == "ok"), "{told:#}");
+        let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+        assert!(STEPS_OF_TURN.iter().all(|name| names.contains(name)), "{names:?}");
+        assert_eq!(steps[0]["step"], "dtls");
+        let detail = steps[0]["detail"].as_str().unwrap();
+        assert!(detail.starts_with("DTLS 1.2, certificate for localhost, 127.0.0.1"), "{detail}");
+    }
+    let opened =
+        server.metrics().sum(&["hairpin_requests_total", "allocate", "dtls", "code=\"200\""]);
+    assert_eq!(opened, 4, "two in each run, and by no other way");
+    assert_eq!(server.metrics().sum(&["hairpin_allocations{"]), 0);
+}
+
+#[test]
 fn our_server_works_with_a_secret_and_over_ipv6() {
     let listen = r#"["127.0.0.1:0", "[::1]:0"]"#;
     let auth = "secrets = [\"north-of-everything-else\"]";
@@ -145,7 +174,7 @@ fn bad_input_is_told_in_a_line() {
         (&["http://a.test"], "is no HOST[:PORT]"),
         (&["sip:a.test"], "the scheme must be stun, stuns, turn or turns"),
         (&["turn:a.test:0"], "is no HOST[:PORT]"),
-        (&["turns:a.test?transport=udp"], "DTLS"),
+        (&["stuns:a.test?transport=udp"], "stun URIs have no transport"),
         (&["turn:a.test", "--user", "a"], "--pass"),
         (&["turn:a.test", "--secret", "x", "--user", "a", "--pass", "b"], "cannot be used with"),
         (&["turns:a.test", "--ca", "/nosuch.pem"], "cannot read"),

@@ -19,7 +19,7 @@ pub(super) fn unreachable(
     limit: Duration,
 ) -> Fault {
     let port = server.port();
-    let over = if transport == Transport::Udp { "UDP" } else { "TCP" };
+    let over = transport.carrier();
     match error.kind() {
         ErrorKind::ConnectionRefused => Fault::new(
             "refused",
@@ -64,7 +64,7 @@ pub(super) fn unreachable(
 /// Nobody answered.
 pub(super) fn silence(server: SocketAddr, transport: Transport, limit: Duration) -> Fault {
     let port = server.port();
-    let over = if transport == Transport::Udp { "UDP" } else { "TCP" };
+    let over = transport.carrier();
     Fault::new(
         format!("no answer within {limit:?}"),
         format!(

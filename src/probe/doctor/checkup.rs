@@ -11,9 +11,10 @@ use tokio::time::{sleep, timeout};
 
 use super::cause;
 use super::client::{Client, Failure, elapsed};
+use super::dtls;
 use super::relaying;
 use super::report::{Fault, Report, State, Step, Visit};
-use super::tls::{self, Trust};
+use super::tls::{self, Secured, Trust};
 use super::traffic::Tally;
 use super::uri::{Transport, Uri};
 use super::wire::Wire;
@@ -217,6 +218,9 @@ async fn connect(
 ) -> Option<Wire> {
     let fault = |error| cause::unreachable(&error, server, uri.transport, options.limit);
     let begun = log.begin("connect", options.limit);
+    if uri.transport == Transport::Dtls {
+        return secure_datagrams(log, uri, options, server).await;
+    }
     if uri.transport == Transport::Udp {
         // Sends nothing: there is only something to say where it fails.
         return match Wire::udp(server).await {
@@ -254,12 +258,48 @@ async fn secure(
             "use the server's TLS port; in hairpin, TLS needs [tls] cert and key",
         ))
     });
+    accept(log, begun, secured).map(Wire::tls)
+}
+
+async fn secure_datagrams(
+    log: &mut Log<'_>,
+    uri: &Uri,
+    options: &Options,
+    server: SocketAddr,
+) -> Option<Wire> {
+    let limit = options.limit;
+    // For the handshake, and, where nobody answers it, for whoever else is there.
+    let begun = log.begin("dtls", limit * 2);
+    let Some(trust) = &options.trust else {
+        log.skip(begun, "nobody to trust".to_owned());
+        return None;
+    };
+    let now = clock::now().unix_secs;
+    let secured = match timeout(limit, dtls::secure(server, &uri.host.name, trust, now)).await {
+        Ok(Ok(secured)) => Ok(secured),
+        Ok(Err(dtls::Failure::Fault(fault))) => Err(fault),
+        Ok(Err(dtls::Failure::Io(error))) => {
+            Err(cause::unreachable(&error, server, uri.transport, limit))
+        }
+        Err(_) => Err(dtls::silence(server, limit, speaks_stun(server, limit).await)),
+    };
+    accept(log, begun, secured).map(Wire::dtls)
+}
+
+/// Ends the step of a handshake.
+fn accept<S>(log: &mut Log<'_>, begun: Begun, secured: Result<Secured<S>, Fault>) -> Option<S> {
     let secured = log.end(begun, secured.map(|it| ((it.stream, it.warning), it.detail)))?;
     let (stream, warning) = secured;
     if let Some((cause, change)) = warning {
         log.warn(cause, change);
     }
-    Some(Wire::tls(stream))
+    Some(stream)
+}
+
+/// Whether the port answers a Binding request without DTLS around it.
+async fn speaks_stun(server: SocketAddr, limit: Duration) -> bool {
+    let Ok(wire) = Wire::udp(server).await else { return false };
+    Client::new(wire, limit).ask(METHOD_BINDING, |request| request).await.is_ok()
 }
 
 async fn binding(

@@ -3,6 +3,7 @@
 mod cause;
 mod checkup;
 mod client;
+mod dtls;
 mod relaying;
 mod report;
 mod tls;

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::cause::{self, Denied};
 use super::checkup::{CREDENTIALS, Log, Options};
 use super::client::{Client, Failure, Login, allocation};
+use super::dtls;
 use super::report::Fault;
 use super::tls;
 use super::traffic::{self, CHANNEL, Far, Outside, Own};
@@ -56,6 +57,12 @@ impl Case<'_> {
                 let now = clock::now().unix_secs;
                 let secured = tls::secure(stream, &self.uri.host.name, trust, now).await.ok()?;
                 Wire::tls(secured.stream)
+            }
+            Transport::Dtls => {
+                let trust = self.options.trust.as_ref()?;
+                let now = clock::now().unix_secs;
+                let secured = dtls::secure(self.server, &self.uri.host.name, trust, now).await;
+                Wire::dtls(secured.ok()?.stream)
             }
         };
         Some(Client::new(wire, self.options.limit))

@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -125,8 +126,8 @@ impl ServerCertVerifier for Witness {
 }
 
 /// A verified connection, what to say of it, and what to warn of.
-pub(super) struct Secured {
-    pub(super) stream: TlsStream<TcpStream>,
+pub(super) struct Secured<S> {
+    pub(super) stream: S,
     pub(super) detail: String,
     pub(super) warning: Option<(String, String)>,
 }
@@ -137,15 +138,10 @@ pub(super) async fn secure(
     host: &str,
     trust: &Trust,
     unix_secs: u64,
-) -> Result<Secured, Fault> {
-    let unusable = |error: &dyn std::fmt::Display| {
-        Fault::new(error.to_string(), "TLS cannot be used for this host", "give the server's name")
-    };
+) -> Result<Secured<TlsStream<TcpStream>>, Fault> {
     let name = ServerName::try_from(host.to_owned()).map_err(|error| unusable(&error))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let judge = WebPkiServerVerifier::builder_with_provider(trust.roots.clone(), provider.clone())
-        .build()
-        .map_err(|error| unusable(&error))?;
+    let judge = judge(trust)?;
     let witness = Arc::new(Witness { judge, shown: Mutex::default() });
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -160,13 +156,48 @@ pub(super) async fn secure(
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
         _ => "TLS 1.3",
     };
+    let (detail, warning) = accepted(version, &shown, unix_secs);
+    Ok(Secured { stream, detail, warning })
+}
+
+/// The same judgement on a chain that came by another way; what to say of it, and to warn of.
+pub(super) fn judged(
+    version: &str,
+    chain: &[CertificateDer<'_>],
+    host: &str,
+    trust: &Trust,
+    unix_secs: u64,
+) -> Result<(String, Option<(String, String)>), Fault> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| unusable(&error))?;
+    let Some((leaf, intermediates)) = chain.split_first() else {
+        return Err(unusable(&"the server has shown no certificate"));
+    };
+    let shown = look_at(leaf, chain.len());
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(unix_secs));
+    judge(trust)?
+        .verify_server_cert(leaf, intermediates, &name, &[], now)
+        .map_err(|error| explained(&io::Error::other(error), &shown, host, trust, unix_secs))?;
+    Ok(accepted(version, &shown, unix_secs))
+}
+
+fn judge(trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, Fault> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let judge = WebPkiServerVerifier::builder_with_provider(trust.roots.clone(), provider);
+    judge.build().map_err(|error| unusable(&error))
+}
+
+fn unusable(error: &dyn std::fmt::Display) -> Fault {
+    Fault::new(error.to_string(), "TLS cannot be used for this host", "give the server's name")
+}
+
+/// What to say of a good certificate, and to warn of.
+fn accepted(version: &str, shown: &Shown, unix_secs: u64) -> (String, Option<(String, String)>) {
     let days = u64::try_from(shown.not_after).unwrap_or(0).saturating_sub(unix_secs) / SECS_PER_DAY;
     let warning = (days < SOON_DAYS).then(|| {
         let cause = format!("the certificate ends in {days} days");
         (cause, "renew it; see why that has not happened by itself".to_owned())
     });
-    let detail = format!("{version}, certificate for {}, ends in {days} days", shown.names);
-    Ok(Secured { stream, detail, warning })
+    (format!("{version}, certificate for {}, ends in {days} days", shown.names), warning)
 }
 
 fn look_at(leaf: &CertificateDer<'_>, certificates: usize) -> Shown {

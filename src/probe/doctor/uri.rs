@@ -17,6 +17,24 @@ pub enum Transport {
     Tcp,
     /// TLS over TCP.
     Tls,
+    /// DTLS over UDP.
+    Dtls,
+}
+
+impl Transport {
+    /// What its packets are.
+    pub(super) fn carrier(self) -> &'static str {
+        match self {
+            Self::Udp | Self::Dtls => "UDP",
+            Self::Tcp | Self::Tls => "TCP",
+        }
+    }
+
+    /// Whether the server shows a certificate.
+    #[must_use]
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Tls | Self::Dtls)
+    }
 }
 
 /// What to examine.
@@ -35,7 +53,7 @@ impl Uri {
     /// The port, given or by default.
     #[must_use]
     pub fn port(&self) -> u16 {
-        let default = if self.transport == Transport::Tls { TLS_PORT } else { PORT };
+        let default = if self.transport.is_secure() { TLS_PORT } else { PORT };
         self.host.port.unwrap_or(default)
     }
 }
@@ -66,9 +84,7 @@ impl FromStr for Uri {
             ("stuns", None) => (false, Transport::Tls),
             ("turn", asked) => (true, asked.unwrap_or(Transport::Udp)),
             ("turns", None | Some(Transport::Tcp)) => (true, Transport::Tls),
-            ("turns", Some(_)) => {
-                return Err(wrong("turns over UDP is DTLS, which hairpin doctor does not speak"));
-            }
+            ("turns", Some(_)) => (true, Transport::Dtls),
             _ => return Err(wrong("the scheme must be stun, stuns, turn or turns")),
         };
         Ok(Self { text: text.to_owned(), host, transport, relays })
@@ -87,6 +103,7 @@ impl Display for Transport {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
             Self::Tls => "TLS",
+            Self::Dtls => "DTLS",
         })
     }
 }
@@ -105,6 +122,7 @@ mod tests {
             ("turn:[::1]:99?transport=tcp", "::1", 99, Transport::Tcp, true),
             ("turns:192.0.2.1", "192.0.2.1", 5349, Transport::Tls, true),
             ("turns:a.test:443?transport=tcp", "a.test", 443, Transport::Tls, true),
+            ("turns:a.test?transport=udp", "a.test", 5349, Transport::Dtls, true),
         ] {
             let uri: Uri = text.parse().unwrap();
             assert_eq!((uri.host.name.as_str(), uri.port()), (host, port), "{text}");
@@ -126,7 +144,6 @@ mod tests {
             "turn:a?transport=sctp",
             "turn:a?x",
             "stun:a?transport=udp",
-            "turns:a?transport=udp",
             "turn:a@b",
             "turn:a/b",
         ] {

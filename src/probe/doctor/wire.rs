@@ -1,4 +1,4 @@
-//! The three ways to a server, as one.
+//! The four ways to a server, as one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_rustls::client::TlsStream;
 
+use super::dtls::Dtls;
 use crate::probe::resolve::wildcard;
 use crate::probe::stream::Framed;
 
@@ -18,6 +19,7 @@ pub(super) enum Wire {
     Udp(UdpSocket),
     Tcp(Box<Framed<TcpStream>>),
     Tls(Box<Framed<TlsStream<TcpStream>>>),
+    Dtls(Box<Dtls>),
 }
 
 impl Wire {
@@ -36,9 +38,13 @@ impl Wire {
         Self::Tls(Box::new(Framed::new(stream)))
     }
 
+    pub(super) fn dtls(session: Dtls) -> Self {
+        Self::Dtls(Box::new(session))
+    }
+
     /// Whether messages may be lost, so that requests are sent more than once.
     pub(super) fn loses(&self) -> bool {
-        matches!(self, Self::Udp(_))
+        matches!(self, Self::Udp(_) | Self::Dtls(_))
     }
 
     pub(super) async fn send(&mut self, message: &[u8]) -> io::Result<()> {
@@ -46,6 +52,7 @@ impl Wire {
             Self::Udp(socket) => socket.send(message).await.map(|_| ()),
             Self::Tcp(stream) => stream.send(message).await,
             Self::Tls(stream) => stream.send(message).await,
+            Self::Dtls(session) => session.send(message).await,
         }
     }
 
@@ -60,6 +67,7 @@ impl Wire {
             }
             Self::Tcp(stream) => stream.recv().await,
             Self::Tls(stream) => stream.recv().await,
+            Self::Dtls(session) => session.recv().await,
         }
     }
 }
