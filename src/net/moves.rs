@@ -29,6 +29,9 @@ use crate::turn::{
 /// Errands that may wait for a shard. What is relayed is dropped beyond; what must not be lost waits
 /// with whoever sends it.
 const ERRANDS_MAX: usize = 256;
+/// How many of these places relayed data leaves free: one client's flood must not hold up the moves
+/// of others.
+const ERRANDS_RESERVED: usize = 64;
 
 /// What one shard wants of another.
 #[derive(Debug)]
@@ -74,6 +77,9 @@ impl Errands {
     /// Of no use if it comes late: lost where there is no room.
     fn try_send(&self, to: usize, errand: Errand) -> Result<(), DropReason> {
         let sender = self.0.get(to).ok_or(DropReason::SendFailed)?;
+        if sender.capacity() <= ERRANDS_RESERVED {
+            return Err(DropReason::SendBufferFull);
+        }
         sender.try_send(errand).map_err(|_| DropReason::SendBufferFull)
     }
 
@@ -339,5 +345,28 @@ impl Work {
     /// Puts a frame together for a client over what another shard has.
     pub(super) fn frame(header: &Header, data: &[u8], padding: usize) -> Vec<u8> {
         [header.as_bytes(), data, &[0; 3][..padding]].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relayed_data_leaves_room_for_moves() {
+        let (errands, mut inboxes) = open(1);
+        let from = FiveTuple {
+            transport: crate::turn::Transport::Udp,
+            client: ([192, 0, 2, 1], 1).into(),
+            server: ([192, 0, 2, 2], 2).into(),
+        };
+        let gone = || Errand::Gone(from);
+        for _ in 0..ERRANDS_MAX - ERRANDS_RESERVED {
+            assert_eq!(errands.try_send(0, gone()), Ok(()));
+        }
+        assert_eq!(errands.try_send(0, gone()), Err(DropReason::SendBufferFull));
+        assert!(errands.0[0].try_send(gone()).is_ok(), "there is room, for those who may wait");
+        while inboxes[0].try_recv().is_ok() {}
+        assert_eq!(errands.try_send(0, gone()), Ok(()));
     }
 }
