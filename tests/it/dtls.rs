@@ -7,7 +7,7 @@ use std::time::Duration;
 use hairpin::config::Config;
 use hairpin::net::certificates::{Files, Pair, Reload};
 use openssl::ssl::{SslContextBuilder, SslVersion};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::client::{Client, DEADLINE, Peer, Received, binding_request};
 use super::common::{TestServer, scrape};
@@ -342,6 +342,15 @@ async fn idle_session_without_an_allocation_is_closed() {
     let mut busy = client(&server).await;
     assert_eq!(busy.allocate().await, 200);
     assert!(idle.dtls().is_closed().await);
+    // Junk is no sign of life.
+    let mut noisy = client(&server).await;
+    let (begun, mut closed) = (Instant::now(), false);
+    while !closed && begun.elapsed() < DEADLINE {
+        noisy.dtls().send(&[0xEE; 20]).await;
+        let ends = timeout(Duration::from_millis(100), noisy.dtls().is_closed());
+        closed = ends.await.unwrap_or(false);
+    }
+    assert!(closed, "it is closed all the same");
     sleep(Duration::from_secs(3)).await;
     assert_eq!(busy.refresh(600).await, 200);
 }

@@ -144,7 +144,10 @@ impl Session {
         match self.stream.ssl_read(&mut datagram[filled..record.range.end]) {
             Ok(length) => {
                 self.stage = Stage::Established;
-                self.heard = now;
+                // Of what belongs to TURN, as on a stream: junk keeps no session.
+                if matches!(datagram[filled..filled + length].first(), Some(0..=3 | 64..=79)) {
+                    self.heard = now;
+                }
                 Ok(Heard::Message(length))
             }
             // Damaged, forged or a repetition; or an alert that is only a warning.
