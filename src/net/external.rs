@@ -118,6 +118,9 @@ pub(super) struct Externals {
 
 impl Externals {
     /// Lets the pools show what is known; asks for what is not, and waits for the answers.
+    ///
+    /// # Errors
+    /// Where nothing is known in the end. Some machines have an address that leads nowhere.
     pub(super) fn start(
         config: &Config,
         pools: &Arc<[Arc<PortPool>]>,
@@ -147,13 +150,23 @@ impl Externals {
             .spawn(move || asker.run(&answers, &stopped))
             .map_err(|error| failed(first, error))?;
         let deadline = clock::now().instant + START_DEADLINE;
+        let mut failures = Vec::new();
         for local in locals {
             let left = deadline.saturating_duration_since(clock::now().instant);
             let heard = answered.recv_timeout(left);
-            let answer = heard.unwrap_or_else(|_| Err(no_answer()));
-            let learned = answer.and_then(|alias| externals.learn(alias));
-            learned.map_err(|error| failed(local, error))?;
+            match heard.unwrap_or_else(|_| Err(no_answer())) {
+                Ok(alias) => {
+                    externals.learn(alias).map_err(|error| failed(local, error))?;
+                }
+                Err(error) => failures.push(failed(local, error)),
+            }
         }
+        if externals.lock().is_empty()
+            && let Some(failure) = failures.pop()
+        {
+            return Err(failure);
+        }
+        failures.iter().for_each(|failure| warn!("{failure}; peers are shown that address itself"));
         Ok(externals)
     }
 
@@ -200,11 +213,14 @@ struct Asker {
 impl Asker {
     /// Tells the first answers to whoever waits for the start, and keeps what is known up to date.
     fn run(&self, first: &mpsc::Sender<io::Result<Alias>>, stopped: &mpsc::Receiver<()>) {
+        // What has failed at the start has been told.
+        let mut failing = Vec::with_capacity(self.locals.len());
         for &local in &self.locals {
+            let answer = ask(&self.stun, local);
+            failing.push(answer.is_err());
             // Nobody listens where the start has failed already.
-            let _ = first.send(ask(&self.stun, local));
+            let _ = first.send(answer);
         }
-        let mut failing = vec![false; self.locals.len()];
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(self.every) {
             for (&local, failing) in self.locals.iter().zip(&mut failing) {
                 match ask(&self.stun, local).and_then(|alias| self.update(alias)) {

@@ -228,3 +228,21 @@ async fn without_an_answer_the_server_does_not_start() {
     );
     assert_eq!(error.await.unwrap(), expected);
 }
+
+/// A private address of a family that does not reach the STUN server is no reason not to serve the
+/// other one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answer_for_one_family_is_enough_to_start() {
+    let stun = UdpSocket::bind((loopback(3, 9), 0)).await.unwrap();
+    let address = stun.local_addr().unwrap();
+    let answering = tokio::spawn(async move { answer(&stun, [203, 0, 113, 4]).await });
+    let ipv6 = IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]);
+    let server = TestServer::start(|config| {
+        config.net.listen = [loopback(3, 6), ipv6].map(|ip| SocketAddr::new(ip, 0)).into();
+        config.net.external.stun = Some(address.to_string());
+    });
+    answering.await.unwrap();
+    for (&listening, shown) in server.listening().iter().zip([EXTERNAL, "::1"]) {
+        assert_eq!(client(listening).await.relayed().ip().to_string(), shown);
+    }
+}
