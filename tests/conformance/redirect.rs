@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::wire::{
     ALLOCATE, BINDING, CREATE_PERMISSION, Msg, Parsed, attr, family, raw, transport,
 };
-use crate::world::{Client, PEER, World, five_tuple};
+use crate::world::{Client, Mode, PEER, World, five_tuple};
 
 const HERE: &str = "198.51.100.1:4000";
 const ALTERNATES: [&str; 3] = ["203.0.113.7:3478", "203.0.113.8:3479", "[2606:4700::7]:3478"];
@@ -89,4 +89,16 @@ fn client_of_a_family_without_alternate_is_served() {
     let mut client = Client::at(HERE);
     client.allocate(&mut world);
     assert!(client.refresh(&mut world, 600).is_success());
+}
+
+/// RFC 8489 §9.2.4: who signs with SHA-256 is answered so
+#[test]
+fn redirection_is_signed_as_the_request_is() {
+    for mode in [Mode::Sha256, Mode::Md5] {
+        let mut world = world();
+        let mut client = Client::at(HERE).mode(mode);
+        let reply = client.ask(&mut world, ALLOCATE, &[transport(17)]);
+        assert_eq!((reply.code(), reply.count(attr::MI2), reply.count(attr::MI)), (300, 1, 0));
+        assert!(reply.verifies(attr::MI2, &client.key()));
+    }
 }
