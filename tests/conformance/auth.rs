@@ -584,6 +584,54 @@ fn nonce_macs_are_distinct_and_balanced() {
     assert!((bits * 49 / 100..bits * 51 / 100).contains(&ones), "{ones} of {bits} bits are set");
 }
 
+/// RFC 8489 §16: nor has anything in them a structure, over sources or over time
+#[test]
+fn nonces_are_no_counter_and_no_linear_generator() {
+    const NONCES: usize = 10_000;
+    let mut world = World::new();
+    let mut macs = Vec::new();
+    for at in 0..NONCES {
+        // Of the same source every second or so, and in between of its neighbours.
+        let mut client = Client::at(&format!("198.51.100.1:{}", 10_000 + at % 4));
+        client.greet(&mut world);
+        let stamp = base64::engine::general_purpose::STANDARD_NO_PAD.decode(&client.nonce[13..]);
+        macs.push(u64::from_be_bytes(stamp.unwrap()[4..12].try_into().unwrap()));
+        if at % 4 == 3 {
+            world.pass_secs(1);
+        }
+    }
+    // As they come, of one source, and one source against its neighbour: the differences, and of a
+    // linear generator also theirs, would repeat, or leave some bits alone.
+    let of_one: Vec<u64> = macs.iter().copied().step_by(4).collect();
+    for series in [macs, of_one] {
+        let differences = differences(&series);
+        let second = self::differences(&differences);
+        for numbers in [&series, &differences, &second] {
+            let distinct: std::collections::BTreeSet<_> = numbers.iter().collect();
+            assert_eq!(distinct.len(), numbers.len());
+            let count = numbers.len();
+            for bit in 0..64 {
+                let ones = numbers.iter().filter(|&number| number >> bit & 1 == 1).count();
+                // Eight standard deviations to either side.
+                let off = (count as f64).sqrt() as usize * 4;
+                assert!(ones.abs_diff(count / 2) < off, "bit {bit}: {ones} of {count}");
+            }
+        }
+        // Nor does one number say what the next one will be like, bit by bit.
+        let count = series.len() - 1;
+        for bit in 0..64 {
+            let flips = series.windows(2).filter(|pair| (pair[0] ^ pair[1]) >> bit & 1 == 1);
+            let flips = flips.count();
+            let off = (count as f64).sqrt() as usize * 4;
+            assert!(flips.abs_diff(count / 2) < off, "bit {bit} flips {flips} times of {count}");
+        }
+    }
+}
+
+fn differences(numbers: &[u64]) -> Vec<u64> {
+    numbers.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect()
+}
+
 fn rest_world(users: bool) -> World {
     World::with(|setup| {
         setup.config.auth.secrets = vec!["new-secret".repeat(4), "old-secret".repeat(4)];

@@ -132,9 +132,9 @@ fn elsewhere_change_request_is_420_and_there_is_no_other_address() {
 /// Over a connection the response cannot come from elsewhere; the addresses are told all the same,
 /// for mapping tests.
 #[test]
-fn change_request_over_a_stream_is_420() {
+fn change_request_over_anything_but_udp_is_420() {
     let mut world = world();
-    for transport in [Transport::Tcp, Transport::Tls] {
+    for transport in [Transport::Tcp, Transport::Tls, Transport::Dtls] {
         for flags in [0, 2, 4, 6] {
             let reply = ask_over(transport, &mut world, LISTENER, &[change(flags)]).reply();
             assert_eq!((reply.code(), reply.unknown()), (420, vec![attr::CHANGE_REQUEST]));

@@ -6,7 +6,7 @@ use hairpin::turn::{
 
 use crate::wire::{self, ALLOCATE, Attr, Parsed, REFRESH, attr, raw};
 use crate::world::{
-    Client, Delivery, Outcome, PEER, PEER_V6, RELAY_V4, RELAY_V6, Setup, World, ip,
+    Client, Delivery, Mode, Outcome, PEER, PEER_V6, RELAY_V4, RELAY_V6, Setup, World, ip,
 };
 
 const HOME: &str = "198.51.100.1:4000";
@@ -552,4 +552,31 @@ fn pending_resume_that_loses_its_allocation_is_437() {
     let request = new.request(REFRESH, &[shown(&ticket)]);
     let Outcome::Reply(reply) = pair.far.deliver(new.five, &request) else { panic!("no reply") };
     assert_eq!(reply.code(), 437);
+}
+
+/// RFC 8489 §9.2.4: who signs with SHA-256 is answered so, moves and refusals included
+#[test]
+fn answers_to_moves_are_signed_as_the_requests_are() {
+    let is_signed = |client: &Client, reply: &Parsed, code: u16| {
+        assert_eq!((reply.code(), reply.count(attr::MI2), reply.count(attr::MI)), (code, 1, 0));
+        assert!(reply.verifies(attr::MI2, &client.key()), "{code}");
+    };
+    for mode in [Mode::Sha256, Mode::Md5] {
+        let mut world = World::with(mobile);
+        let mut client = Client::at(HOME).mode(mode);
+        let asking = [wire::transport(17), shown(&[])];
+        let stays = [wire::transport(17), both_families(), shown(&[])];
+        is_signed(&client.clone(), &client.ask(&mut world, ALLOCATE, &stays), 405);
+        let reply = client.ask(&mut world, ALLOCATE, &asking);
+        is_signed(&client, &reply, 0);
+        let ticket = ticket_of(&reply);
+        let mut away = Client::at(AWAY).mode(mode);
+        is_signed(&away.clone(), &resume(&mut world, &mut away, b"no ticket"), 400);
+        is_signed(&away.clone(), &resume(&mut world, &mut away, &ticket), 0);
+        let mut thief = Client::bob(THIRD).mode(mode);
+        is_signed(&thief.clone(), &resume(&mut world, &mut thief, &ticket), 441);
+        let mut off = World::new();
+        let mut client = Client::at(HOME).mode(mode);
+        is_signed(&client.clone(), &client.ask(&mut off, ALLOCATE, &asking), 405);
+    }
 }

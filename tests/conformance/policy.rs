@@ -7,7 +7,7 @@ use hairpin::turn::{DropReason, FiveTuple};
 use proptest::prelude::*;
 
 use crate::wire::{self, family};
-use crate::world::{Client, PEER, RELAY_V4, RELAY_V6, Setup, World, ip};
+use crate::world::{Client, Outcome, PEER, RELAY_V4, RELAY_V6, Setup, World, ip};
 
 /// Nothing of this may be reached, in any way, with the default policy.
 const FORBIDDEN: [&str; 89] = [
@@ -166,6 +166,29 @@ fn forbidden_peers_are_403_or_443_on_every_path() {
         for (v6, (world, client)) in [false, true].into_iter().zip(&mut worlds) {
             let code = if peer.is_ipv6() == v6 { 403 } else { 443 };
             assert_eq!(attempt(world, client, peer), [code; 2], "{text}, relay v6: {v6}");
+        }
+    }
+}
+
+/// RFC 6062 §5.2: the matrix on Connect, and nothing is ever begun
+#[test]
+fn forbidden_peers_are_403_or_443_on_connect() {
+    for v6 in [false, true] {
+        let mut world = World::with(|setup| setup.config.tcp_relay = true);
+        let mut client = Client::at("198.51.100.1:4000").over_tcp();
+        let asking = [wire::transport(6), family(if v6 { 2 } else { 1 })];
+        assert_eq!(client.code(&mut world, wire::ALLOCATE, &asking), 0);
+        for text in FORBIDDEN.into_iter().chain(["203.0.113.5", "2606:4700::5"]) {
+            let peer = SocketAddr::new(ip(text), 9000);
+            let code = if peer.is_ipv6() == v6 { 403 } else { 443 };
+            let asked = client.code(&mut world, wire::CONNECT, &[wire::peer(&peer.to_string())]);
+            assert_eq!(asked, code, "{text}, relay v6: {v6}");
+        }
+        assert_eq!(world.server.stats().peer_connections, 0);
+        for text in ALLOWED.into_iter().filter(|text| ip(text).is_ipv6() == v6) {
+            let peer = SocketAddr::new(ip(text), 9000).to_string();
+            let begun = client.begin(&mut world, wire::CONNECT, &[wire::peer(&peer)]);
+            assert!(matches!(begun, Outcome::Connecting(_)), "{text}");
         }
     }
 }

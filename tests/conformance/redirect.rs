@@ -146,3 +146,15 @@ fn client_over_tls_is_sent_to_the_server_with_a_name() {
         assert_eq!(alternate(&reply), "203.0.113.8:3478");
     }
 }
+
+/// RFC 8489 §9.2.4: who signs with SHA-256 is answered so
+#[test]
+fn redirection_is_signed_as_the_request_is() {
+    for mode in [Mode::Sha256, Mode::Md5] {
+        let mut world = world();
+        let mut client = Client::at(HERE).mode(mode);
+        let reply = client.ask(&mut world, ALLOCATE, &[transport(17)]);
+        assert_eq!((reply.code(), reply.count(attr::MI2), reply.count(attr::MI)), (300, 1, 0));
+        assert!(reply.verifies(attr::MI2, &client.key()));
+    }
+}

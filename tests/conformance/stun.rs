@@ -235,6 +235,19 @@ fn attributes_of_what_is_not_offered_are_420() {
     }
 }
 
+/// RFC 5766 had BANDWIDTH and TIMER-VAL in drafts; they stayed reserved, and required.
+#[test]
+fn reserved_attributes_of_old_drafts_are_420_in_an_allocate() {
+    for kind in [0x0010, 0x0021] {
+        let mut world = World::new();
+        let mut client = Client::at("198.51.100.1:4000");
+        let reply = client.ask(&mut world, ALLOCATE, &[wire::transport(17), raw(kind, &[0; 4])]);
+        assert_eq!((reply.code(), reply.unknown()), (420, vec![kind]), "{kind:#06x}");
+        assert_eq!(world.server.allocations(), 0);
+        client.allocate(&mut world);
+    }
+}
+
 /// RFC 8489 §6.3.1
 #[test]
 fn list_of_unknown_attributes_is_capped() {

@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hairpin::turn::{CloseReason, ConnectError, DropReason, Event, PendingConnect, limits};
+use hairpin::turn::{
+    CloseReason, ConnectError, DropReason, Event, PendingConnect, Transport, limits,
+};
 
 use crate::wire::{
     self, ALLOCATE, Attr, CONNECT, CONNECTION_ATTEMPT, CONNECTION_BIND, Msg, attr, connection,
     peer, raw, transport,
 };
-use crate::world::{Client, Outcome, PEER, PEER_V6, World};
+use crate::world::{Client, Mode, Outcome, PEER, PEER_V6, World};
 
 const HERE: &str = "198.51.100.1:4000";
 const OTHER_PEER: &str = "8.8.8.8:9001";
@@ -357,13 +359,16 @@ fn peer_of_an_allocation_for_udp_is_turned_away() {
     assert_eq!(world.peer_connects(relay, PEER, NAME).unwrap_err(), DropReason::NoAllocation);
 }
 
-/// RFC 6062 §5.4
+/// RFC 6062 §5.4, and DTLS, which is datagrams too
 #[test]
-fn connection_bind_over_udp_is_400() {
+fn connection_bind_over_datagrams_is_400() {
     let (mut world, mut client, _) = allocated();
     connected(&mut world, &mut client, PEER, NAME);
-    let mut datagrams = Client::at("198.51.100.1:5000");
-    assert_eq!(datagrams.code(&mut world, CONNECTION_BIND, &[connection(NAME)]), 400);
+    for transport in [Transport::Udp, Transport::Dtls] {
+        let mut datagrams = Client::at("198.51.100.1:5000");
+        datagrams.five.transport = transport;
+        assert_eq!(datagrams.code(&mut world, CONNECTION_BIND, &[connection(NAME)]), 400);
+    }
     assert_eq!(data_connection(5001).code(&mut world, CONNECTION_BIND, &[connection(NAME)]), 0);
 }
 
@@ -459,4 +464,33 @@ fn closed_allocation_tells_what_its_connections_relayed() {
     assert_eq!(world.server.stats().allocation_relayed.sum, 1_070.0);
     assert_eq!(world.server.stats().peer_connections, 0);
     assert_eq!(data_connection(5000).code(&mut world, CONNECTION_BIND, &[connection(NAME)]), 400);
+}
+
+/// RFC 8489 §9.2.4: who signs with SHA-256 is answered so, whatever the answer
+#[test]
+fn answers_to_who_signs_with_sha256_are_signed_so() {
+    for mode in [Mode::Sha256, Mode::Md5] {
+        let mut world = world();
+        let is_signed = |client: &Client, reply: &wire::Parsed, code: u16| {
+            assert_eq!(reply.code(), code);
+            assert_eq!((reply.count(attr::MI2), reply.count(attr::MI)), (1, 0), "{code}");
+            assert!(reply.verifies(attr::MI2, &client.key()), "{code}");
+        };
+        let mut client = Client::at(HERE).over_tcp().mode(mode);
+        is_signed(&client.clone(), &client.ask(&mut world, ALLOCATE, &[transport(6)]), 0);
+        let to = [peer(PEER)];
+        let pending = connect(&mut world, &mut client, PEER);
+        is_signed(&client.clone(), &client.ask(&mut world, CONNECT, &to), 446);
+        is_signed(&client, &world.connected(pending, Ok(NAME)), 0);
+        let pending = connect(&mut world, &mut client, OTHER_PEER);
+        is_signed(&client, &world.connected(pending, Err(ConnectError::Failed)), 447);
+        let pending = connect(&mut world, &mut client, OTHER_PEER);
+        is_signed(&client, &world.connected(pending, Err(ConnectError::NoCapacity)), 508);
+        let mut data = data_connection(5000).mode(mode);
+        let bound = data.ask(&mut world, CONNECTION_BIND, &[connection(NAME)]);
+        is_signed(&data, &bound, 0);
+        let mut data = data_connection(5001).mode(mode);
+        let unknown = data.ask(&mut world, CONNECTION_BIND, &[connection(NAME)]);
+        is_signed(&data, &unknown, 400);
+    }
 }

@@ -51,7 +51,7 @@ const XOR_RELAYED_ADDRESS: u16 = 0x016;
 const REQUESTED_ADDRESS_FAMILY: u16 = 0x017;
 const REQUESTED_TRANSPORT: u16 = 0x019;
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
-const DONT_FRAGMENT: u16 = 0x01A;
+pub(crate) const DONT_FRAGMENT: u16 = 0x01A;
 const XOR_MAPPED_ADDRESS: u16 = 0x020;
 const CONNECTION_ID: u16 = 0x02A;
 const ICMP: u16 = 0x8004;

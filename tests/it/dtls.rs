@@ -9,12 +9,13 @@ use hairpin::net::certificates::{Files, Pair, Reload};
 use openssl::ssl::{SslContextBuilder, SslVersion};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::client::{Client, DEADLINE, Peer, Received, binding_request};
+use super::client::{ALLOCATE, Client, DEADLINE, Peer, Received, binding_request};
 use super::common::{TestServer, scrape};
 use super::datagrams::{Dtls, context};
 use super::relay::loopback;
 
 const LIVE: &str = r#"hairpin_allocations{transport="dtls"}"#;
+const REQUESTED_TRANSPORT: u16 = 0x0019;
 /// Where the cookie is in a HelloVerifyRequest.
 const COOKIE_AT: usize = 28;
 
@@ -447,6 +448,44 @@ async fn rsa_key_serves_with_its_whole_chain() {
     client.connect().await;
     assert_eq!(client.suite(), suite);
     assert_eq!(Client::within(client).allocate().await, 200);
+}
+
+/// RFC 7350 §4.6: datagrams are lost, and requests repeated
+#[tokio::test]
+async fn repeated_request_is_answered_alike_and_makes_one_allocation() {
+    let server = start(25, |_| {});
+    let mut client = client(&server).await;
+    // For a nonce.
+    assert_eq!(client.refresh(600).await, 437);
+    let request = client.signed(ALLOCATE, |_| vec![(REQUESTED_TRANSPORT, vec![17, 0, 0, 0])]);
+    let mut answers = Vec::new();
+    for _ in 0..5 {
+        client.send_raw(&request).await;
+        let until = Instant::now() + DEADLINE;
+        answers.push(client.recv_raw(until).await.expect("an answer"));
+    }
+    assert_eq!(answers[0][..2], [1, 3], "a success");
+    let relayed = |answer: &Vec<u8>| answer[20..32].to_vec();
+    assert!(answers.iter().all(|answer| relayed(answer) == relayed(&answers[0])));
+    let metrics = scrape(server.http()).await;
+    assert_eq!((metrics.get(LIVE), metrics.sum("hairpin_allocations_total")), (1.0, 1.0));
+}
+
+/// RFC 8489 §11
+#[tokio::test]
+async fn classic_request_within_a_session_is_500() {
+    let server = start(26, |_| {});
+    let client = client(&server).await;
+    let mut request = binding_request();
+    request[4..8].copy_from_slice(b"\x9e\x37\x79\xb9");
+    client.send_raw(&request).await;
+    let answer = client.recv_raw(Instant::now() + DEADLINE).await.expect("an answer");
+    assert_eq!(answer[..4], [0x01, 0x11, 0, 8]);
+    assert_eq!(answer[4..20], request[4..20], "all of the transaction id");
+    assert_eq!(answer[20..], *b"\x00\x09\x00\x04\x00\x00\x05\x00");
+    request[1] |= 0x10;
+    client.send_raw(&request).await;
+    server.until_dropped("malformed", 1.0).await;
 }
 
 /// RFC 7443

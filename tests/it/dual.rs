@@ -10,6 +10,7 @@ const IPV6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const LIFETIME: u16 = 0x000D;
 const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
 const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
+const ADDRESS_ERROR_CODE: u16 = 0x8001;
 const REFRESH: u16 = 0x004;
 
 fn server(third: u8) -> (TestServer, IpAddr) {
@@ -102,5 +103,47 @@ async fn dual_allocations_relay_to_each_other() {
             ends[0].send(to, b"neighbour").await;
             assert_eq!(ends[1].recv().await, Received::Data(from, b"neighbour".to_vec()));
         }
+    }
+}
+
+/// RFC 8656 §7.2 (9): one of two will do, and what is missing is told; none of two is 508.
+#[tokio::test]
+async fn exhausted_family_is_told_and_the_other_one_given() {
+    let ipv4 = loopback(47, 2);
+    let server = TestServer::start(|config| {
+        config.net.listen = vec![SocketAddr::new(ipv4, 0), SocketAddr::new(IPV6, 0)];
+        config.net.relay_ports = 23_000..=23_002;
+    });
+    let both = [(ADDITIONAL_ADDRESS_FAMILY, vec![2, 0, 0, 0])];
+    for (byte, other, left) in [(2, 1, ipv4), (1, 2, IPV6)] {
+        let mut holders = Vec::new();
+        for _ in 0..3 {
+            let mut holder = Client::new(server.turn());
+            assert_eq!(holder.allocate_with(&[family(byte)]).await.code(), 200);
+            holders.push(holder);
+        }
+        let mut client = Client::new(server.turn());
+        let response = client.allocate_with(&both).await;
+        assert_eq!(response.code(), 200);
+        let relayed = response.all_relayed();
+        assert_eq!(relayed.iter().map(SocketAddr::ip).collect::<Vec<_>>(), [left]);
+        assert_eq!(response.get(ADDRESS_ERROR_CODE), Some(&[byte, 0, 5, 8][..]));
+        relays(&mut client, relayed[0], 0x4000).await;
+        // The other family's ports too.
+        for _ in 0..2 {
+            let mut holder = Client::new(server.turn());
+            assert_eq!(holder.allocate_with(&[family(other)]).await.code(), 200);
+            holders.push(holder);
+        }
+        assert_eq!(Client::new(server.turn()).allocate_with(&both).await.code(), 508);
+        holders.push(client);
+        for holder in &mut holders {
+            assert_eq!(holder.refresh(0).await, 200);
+        }
+        let mut client = Client::new(server.turn());
+        let whole = client.allocate_with(&both).await;
+        assert_eq!((whole.code(), whole.all_relayed().len()), (200, 2), "all came back");
+        assert_eq!(whole.get(ADDRESS_ERROR_CODE), None);
+        assert_eq!(client.refresh(0).await, 200);
     }
 }

@@ -1,11 +1,16 @@
-//! ICMP errors about what was relayed, as the system reports them and as anybody may forge them.
+//! ICMP errors about what was relayed, as the system reports them and as anybody may forge them, and
+//! the bit that asks for some of them.
+#![allow(unsafe_code, reason = "what a raw socket has read is not known to be")]
 
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::client::{Client, Peer, Received};
+use tokio::time::Instant;
+
+use super::client::{Client, DEADLINE, DONT_FRAGMENT, Peer, Received};
+use super::common::TestServer;
 use super::datagrams::Dtls;
 use super::relay::{loopback, server_at};
 use super::tls::Tls;
@@ -141,6 +146,75 @@ async fn mtu_of_a_path_is_told_to_who_asked_not_to_fragment() {
     assert_eq!(peer.recv().await.1, b"whole");
     forger.forge([3, 4], 1_400, client.relayed(), peer.address());
     assert_eq!(client.recv().await, Received::Icmp(peer.address(), [3, 4], 1_400));
+}
+
+/// RFC 8656 §7.2 (4), §15: the bit is in the packets themselves, of those that asked for it alone.
+#[tokio::test]
+async fn dont_fragment_is_the_df_bit_of_the_packet() {
+    let Some(tap) = Tap::new() else { return };
+    let ip = loopback(48, 8);
+    let server = TestServer::start(|config| {
+        config.net.listen = vec![SocketAddr::new(ip, 0), SocketAddr::new(IPV6, 0)];
+    });
+    let ipv6 = server.listening()[1];
+    let over_udp = Client::new(server.turn());
+    let over_tcp = Client::tcp(server.turn()).await;
+    // What arrives over IPv6 has no DF bit to go by: a datagram's own, or a stream's attribute.
+    let (udp_of_ipv6, tcp_of_ipv6) = (Client::new(ipv6), Client::tcp(ipv6).await);
+    let peer = Peer::at(ip);
+    for (mut client, sets) in
+        [(over_udp, true), (over_tcp, true), (udp_of_ipv6, false), (tcp_of_ipv6, true)]
+    {
+        let asks = (DONT_FRAGMENT, Vec::new());
+        assert_eq!(client.allocate_with(&[asks]).await.code(), 200);
+        assert_eq!(client.bind(0x4000, peer.address()).await, 200);
+        for _ in 0..3 {
+            client.send_whole(peer.address(), b"whole").await;
+            assert_eq!(tap.has_df(&peer, client.relayed()).await, sets);
+            client.send(peer.address(), b"as it comes").await;
+            assert!(!tap.has_df(&peer, client.relayed()).await);
+            client.send_channel(0x4000, b"by channel").await;
+            assert!(!tap.has_df(&peer, client.relayed()).await);
+        }
+    }
+}
+
+/// Somebody who sees the IP headers of all datagrams to this machine.
+struct Tap(Socket);
+
+impl Tap {
+    /// None for who may not open raw sockets, which CI does not accept.
+    fn new() -> Option<Self> {
+        let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP));
+        assert!(raw.is_ok() || std::env::var_os("CI").is_none(), "in CI nothing is skipped");
+        let raw = raw.ok()?;
+        raw.set_nonblocking(true).unwrap();
+        raw.set_recv_buffer_size(4 << 20).unwrap();
+        Some(Self(raw))
+    }
+
+    /// Whether the datagram that the peer gets next, from there, has the DF bit.
+    async fn has_df(&self, peer: &Peer, from: SocketAddr) -> bool {
+        let (source, data) = peer.recv().await;
+        assert_eq!(source, from);
+        let mut packet = [MaybeUninit::uninit(); 2048];
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            assert!(Instant::now() < deadline, "it has passed here");
+            let Ok(length) = self.0.recv(&mut packet) else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            // SAFETY: so many bytes have been written.
+            let packet: Vec<u8> =
+                packet[..length].iter().map(|byte| unsafe { byte.assume_init() }).collect();
+            let header = usize::from(packet[0] & 0x0F) * 4;
+            let ports = [from.port(), peer.address().port()].map(u16::to_be_bytes).concat();
+            if packet[header..header + 4] == ports && packet[header + 8..] == data {
+                return packet[6] & 0x40 != 0;
+            }
+        }
+    }
 }
 
 /// Somebody who sends ICMP errors about datagrams that they have never seen.

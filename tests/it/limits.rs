@@ -1,6 +1,8 @@
 //! Every cap, seen from outside: who is over it is refused, and nobody else notices.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use hairpin::config::Config;
@@ -108,6 +110,39 @@ async fn last_relay_port_is_given_and_given_again() {
         clients.push(next);
     }
     assert_eq!(Client::new(server.turn()).allocate().await, 508);
+}
+
+/// RFC 8656 §6
+#[tokio::test]
+async fn thousand_allocations_have_a_thousand_relayed_addresses() {
+    const MANY: usize = 1_000;
+    const PORTS: std::ops::RangeInclusive<u16> = 21_000..=22_999;
+    allow_descriptors();
+    let server = start(11, |config| {
+        config.net.relay_ports = PORTS;
+        config.net.allocations_per_user = 0;
+    });
+    let mut relayed = BTreeSet::new();
+    for at in 0..MANY {
+        // Each from an address of its own, and with a socket no longer than it takes.
+        let ip = loopback(100 + (at / 200) as u8, 1 + (at % 200) as u8);
+        let mut client = Client::at(ip, server.turn());
+        assert_eq!(client.allocate().await, 200);
+        assert!(PORTS.contains(&client.relayed().port()), "{}", client.relayed());
+        assert_eq!(client.relayed().ip(), server.turn().ip());
+        relayed.insert(client.relayed());
+    }
+    assert_eq!(relayed.len(), MANY);
+    let metrics = scrape(server.http()).await;
+    assert_eq!(metrics.get(r#"hairpin_relay_ports{state="used"}"#), MANY as f64);
+}
+
+/// A thousand relay sockets, and all that the other tests have open, are more than some systems let
+/// a process have unless it asks.
+fn allow_descriptors() {
+    let own = std::process::id().to_string();
+    // Where there is no such program, the limit may do as it is.
+    let _ = Command::new("prlimit").args(["--pid", &own, "--nofile=16384:"]).output();
 }
 
 /// RFC 8656 §7.2, EVEN-PORT with R = 0

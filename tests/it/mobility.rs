@@ -185,6 +185,49 @@ async fn hears_before_long(new: &mut Client, peer: &Peer, relay: SocketAddr) {
     }
 }
 
+/// A user that moves has no more of its bandwidth than one that stays.
+#[tokio::test]
+async fn bandwidth_stays_charged_across_moves() {
+    const CAP: u64 = 20_000;
+    const DATAGRAM: usize = 1_000;
+    let server = TestServer::start(|config| {
+        config.net.listen = vec![SocketAddr::new(loopback(8, 7), 0)];
+        config.net.user_bandwidth = CAP;
+        mobile(config);
+    });
+    let peer = Peer::at(server.turn().ip());
+    let begun = Instant::now();
+    let mut client = Client::new(server.turn());
+    let (_, mut ticket) = allocate(&mut client, &peer).await;
+    let (mut sent, mut bytes) = (0, 0);
+    for _ in 0..12 {
+        for _ in 0..60 {
+            client.send_channel(NUMBER, &[0; DATAGRAM]).await;
+            sent += 1;
+        }
+        // The answer comes behind all of them, as they have taken the same way.
+        let mut next = Client::new(server.turn());
+        assert_eq!(client.permit(peer.address()).await, 200);
+        ticket = ticket_of(&resume(&mut next, &ticket).await);
+        client = next;
+    }
+    let passed = r#"hairpin_relay_packets_total{direction="to_peer",transport="udp"}"#;
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let relayed = scrape(server.http()).await.get(passed);
+        if relayed + server.dropped("bandwidth").await >= f64::from(sent) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "every datagram is relayed or counted");
+        sleep(Duration::from_millis(20)).await;
+    }
+    while let Some((_, data)) = peer.try_recv() {
+        bytes += data.len();
+    }
+    let most = CAP as f64 * (begun.elapsed().as_secs_f64() + 2.0);
+    assert!(bytes > 0 && bytes as f64 <= most, "{bytes} bytes, {most} at most");
+}
+
 #[tokio::test]
 async fn end_of_the_old_connection_completes_a_move() {
     let server = server(3);

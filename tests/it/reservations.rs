@@ -1,5 +1,7 @@
 //! Pairs of relay ports over real sockets: reserved on one shard, claimed on whichever.
 
+use std::net::SocketAddr;
+
 use super::client::{Attribute, Client, Peer, Received};
 use super::common::{TestServer, scrape};
 use super::relay::{loopback, server_at};
@@ -65,4 +67,32 @@ async fn reservations_are_counted_as_ports_and_against_the_quota() {
     let metrics = scrape(server.http()).await;
     let of = |state| metrics.get(&format!(r#"hairpin_relay_ports{{state="{state}"}}"#));
     assert_eq!(["used", "reserved", "free"].map(of), [3.0, 0.0, 7.0]);
+}
+
+/// RFC 8656 §7.2 (8)
+#[tokio::test]
+async fn pair_that_is_not_to_be_had_is_508_and_takes_nothing() {
+    // The last port has no next one.
+    let start = |fourth, ports| {
+        TestServer::start(|config| {
+            config.net.listen = vec![SocketAddr::new(loopback(44, fourth), 0)];
+            config.net.relay_ports = ports;
+        })
+    };
+    let server = start(2, 23_011..=23_012);
+    assert_eq!(Client::new(server.turn()).allocate_with(&pair()).await.code(), 508);
+    let mut even = Client::new(server.turn());
+    assert_eq!(even.allocate_with(&[(EVEN_PORT, vec![0])]).await.code(), 200);
+    assert_eq!(even.relayed().port(), 23_012);
+    // One of the two ports is somebody's.
+    let server = start(3, 23_014..=23_015);
+    let mut holder = Client::new(server.turn());
+    assert_eq!(holder.allocate().await, 200);
+    assert_eq!(Client::new(server.turn()).allocate_with(&pair()).await.code(), 508);
+    let metrics = scrape(server.http()).await;
+    let of = |state| metrics.get(&format!(r#"hairpin_relay_ports{{state="{state}"}}"#));
+    assert_eq!(["used", "reserved", "free"].map(of), [1.0, 0.0, 1.0]);
+    assert_eq!(holder.refresh(0).await, 200);
+    let (_lower, token) = reserved(&server).await;
+    assert_eq!(Client::new(server.turn()).allocate_with(&token).await.code(), 200);
 }

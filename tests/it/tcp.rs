@@ -10,6 +10,8 @@ use tokio::time::timeout;
 
 use super::client::{Client, DEADLINE, Peer, Received, binding_request};
 use super::common::{TestServer, scrape};
+use super::stream::padded;
+use super::tls::read_to_end;
 
 const CHANNEL: u16 = 0x4000;
 
@@ -97,6 +99,76 @@ async fn a_message_may_come_byte_by_byte() {
     }
     assert_eq!(peer.recv().await.1, b"hello");
     assert_eq!(peer.recv().await.1, b"again");
+}
+
+/// RFC 8489 §6.2.2: one connection, several transactions, whatever the pause between them
+#[tokio::test]
+async fn connection_stays_open_for_the_next_transaction() {
+    let server = server();
+    let mut client = Client::tcp(server.turn()).await;
+    for _ in 0..3 {
+        assert_eq!(client.mapped().await, client.local());
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    assert_eq!(server.connections("tcp").await, 1.0);
+}
+
+/// RFC 8489 §6.2.2
+#[tokio::test]
+async fn request_that_comes_byte_by_byte_has_one_answer() {
+    let server = server();
+    let client = Client::tcp(server.turn()).await;
+    let (slow, next) = (binding_request(), binding_request());
+    for byte in &slow {
+        client.send_bytes(&[*byte]).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let until = tokio::time::Instant::now() + DEADLINE;
+    assert_eq!(client.recv_raw(until).await.expect("an answer")[8..20], slow[8..20]);
+    client.send_bytes(&next).await;
+    let answer = client.recv_raw(until).await.expect("an answer");
+    assert_eq!(answer[8..20], next[8..20], "and none between the two");
+}
+
+/// RFC 8489 §5: nobody knows where the next message begins, so nothing is said either
+#[tokio::test]
+async fn length_that_is_not_a_multiple_of_four_ends_the_connection_unanswered() {
+    let server = server();
+    for length in [1, 2, 3, 5, 6, 7, 13, 255] {
+        let mut request = binding_request();
+        request[3] = length;
+        request.extend(vec![0; usize::from(length)]);
+        let mut tcp = TcpStream::connect(server.turn()).await.unwrap();
+        tcp.write_all(&request).await.unwrap();
+        assert_eq!(read_to_end(&mut tcp).await, b"", "{length}");
+    }
+}
+
+/// RFC 8656 §12.5: padding is told by nothing but the length; `Framed` sees to it that the server's
+/// is zeros
+#[tokio::test]
+async fn short_channel_data_in_one_segment_stays_in_step() {
+    let server = server();
+    let (mut client, peer) = connected(&server).await;
+    let relayed = client.relayed();
+    let data = |length: u8| vec![0x40 + length; length.into()];
+    let messages: Vec<_> = (0..=9).map(|length| padded(&with_header(&data(length)))).collect();
+    client.send_bytes(&messages.concat()).await;
+    for length in 0..=9 {
+        assert_eq!(peer.recv().await, (relayed, data(length)));
+    }
+    for length in 0..=9 {
+        peer.send(relayed, &data(length)).await;
+    }
+    for length in 0..=9 {
+        assert_eq!(client.recv().await, Received::Channel(CHANNEL, data(length)));
+    }
+    assert_eq!(client.mapped().await, client.local());
+}
+
+/// ChannelData without padding.
+fn with_header(data: &[u8]) -> Vec<u8> {
+    [&CHANNEL.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), data].concat()
 }
 
 #[tokio::test]

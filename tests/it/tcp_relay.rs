@@ -544,6 +544,26 @@ async fn connections_end_with_their_allocation() {
     within(ended).await;
 }
 
+/// RFC 6062 §5.5: by itself too
+#[tokio::test]
+async fn connections_end_when_their_allocation_expires() {
+    let world = World::start(84, 4, Over::Tcp, |config| {
+        config.turn.limits.default_lifetime = Duration::from_secs(2);
+    });
+    let mut client = world.allocated().await;
+    let mut pairs = Vec::new();
+    for _ in 0..4 {
+        pairs.push(world.pair(&mut client).await);
+    }
+    for (stream, peer) in &mut pairs {
+        assert!(within(next(stream)).await.unwrap_or(None).is_none());
+        assert!(within(next(peer)).await.unwrap_or(None).is_none());
+    }
+    world.until_live(0.0).await;
+    assert_eq!(client.mapped().await, client.local(), "the control connection stays");
+    assert_eq!(client.refresh(600).await, 437);
+}
+
 #[tokio::test]
 async fn clients_of_one_server_connect_to_each_other() {
     // Loopback is nobody's peer but for relayed addresses.
