@@ -1,13 +1,15 @@
 //! A process that may open only few files.
 
-use std::net::{TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hairpin::stun::ChannelNumber;
+use socket2::{Domain, Socket, Type};
 
 use crate::client::{self, Client};
-use crate::server::{Server, Settings};
+use crate::server::{DEADLINE, Server, Settings};
 
 /// More than the server needs for itself, fewer than the clients ask for.
 const DESCRIPTORS: usize = 64;
@@ -16,15 +18,7 @@ const SPARE: usize = 2;
 
 #[test]
 fn out_of_descriptors_new_clients_are_refused_and_the_others_go_on() {
-    let settings = Settings {
-        limits: "allocations_per_user = 0\nunauthenticated_per_source = 0",
-        ..Settings::default()
-    };
-    let limited = format!("ulimit -n {DESCRIPTORS} && exec \"$0\" \"$@\"");
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &limited, env!("CARGO_BIN_EXE_hairpin")]).stdin(Stdio::null());
-    let server = Server::start_as(shell.env_remove("HAIRPIN_AUTH_SECRET"), &settings);
-
+    let server = start_with(DESCRIPTORS);
     let mut clients = Vec::new();
     let refused = loop {
         assert!(clients.len() < DESCRIPTORS, "more allocations than descriptors");
@@ -63,6 +57,55 @@ fn out_of_descriptors_new_clients_are_refused_and_the_others_go_on() {
     assert_eq!(about("refused with 508"), 1, "{warnings:#?}");
     assert_eq!(about("cannot accept"), 1, "{warnings:#?}");
     assert_eq!(warnings.len(), 2, "{warnings:#?}");
+}
+
+/// Connections never take all descriptors, and a few sources never all connections: sixteen that
+/// open as many as they can, and keep them, leave room for one that comes later.
+#[test]
+fn connections_of_sixteen_sources_do_not_keep_a_seventeenth_out() {
+    let server = start_with(4 * DESCRIPTORS);
+    let mut held = Vec::new();
+    for fourth in 0..16 {
+        for _ in 0..DESCRIPTORS {
+            let mut tcp = connect([127, 0, 11, fourth].into(), server.turn);
+            // Until it is refused, which is seen by its end.
+            if !is_answered(&mut tcp) {
+                break;
+            }
+            held.push(tcp);
+        }
+    }
+    assert!((DESCRIPTORS..=2 * DESCRIPTORS).contains(&held.len()), "{} are held", held.len());
+    let mut newcomer = connect([127, 0, 11, 16].into(), server.turn);
+    assert!(is_answered(&mut newcomer));
+    assert!(held.iter_mut().all(is_answered), "those that were there still are");
+    assert!(server.metrics().sum(&["hairpin_connections_refused_total", "limit_source"]) >= 16);
+}
+
+fn start_with(descriptors: usize) -> Server {
+    let settings = Settings {
+        limits: "allocations_per_user = 0\nunauthenticated_per_source = 0",
+        ..Settings::default()
+    };
+    let limited = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &limited, env!("CARGO_BIN_EXE_hairpin")]).stdin(Stdio::null());
+    Server::start_as(shell.env_remove("HAIRPIN_AUTH_SECRET"), &settings)
+}
+
+fn connect(from: IpAddr, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.into()
+}
+
+/// Whether a Binding request gets an answer before the connection ends.
+fn is_answered(tcp: &mut TcpStream) -> bool {
+    let mut answer = [0; 32];
+    let asked = tcp.write_all(&client::binding());
+    asked.and_then(|()| tcp.read_exact(&mut answer)).is_ok()
 }
 
 /// Both ways over a channel.

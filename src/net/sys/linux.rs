@@ -21,6 +21,7 @@ use crate::turn::stats::DropReason;
 
 mod affinity;
 mod cmsg;
+mod descriptors;
 mod icmp;
 mod interfaces;
 mod name;
@@ -28,6 +29,7 @@ mod receive;
 mod send;
 
 pub use affinity::{pin, sleep_precisely};
+pub use descriptors::descriptor_limit;
 pub use interfaces::interface_addresses;
 pub(in crate::net::sys) use receive::ReceiveHeaders;
 pub(in crate::net) use send::SendScratch;

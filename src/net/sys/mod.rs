@@ -23,7 +23,8 @@ mod tests;
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[expect(
     unsafe_code,
-    reason = "recvmmsg, sendmmsg, error queues and getifaddrs have no safe wrapper in use here"
+    reason = "recvmmsg, sendmmsg, error queues, getifaddrs and rlimits have no safe wrapper in use \
+              here"
 )]
 mod linux;
 #[cfg(any(not(target_os = "linux"), feature = "portable"))]
@@ -39,7 +40,9 @@ pub(super) use heap::trim;
 pub use outgoing::Route;
 pub(super) use outgoing::{Outgoing, Run, Segment};
 pub(super) use platform::SendScratch;
-pub use platform::{SETS_DONT_FRAGMENT, Socket, interface_addresses, pin, sleep_precisely};
+pub use platform::{
+    SETS_DONT_FRAGMENT, Socket, descriptor_limit, interface_addresses, pin, sleep_precisely,
+};
 
 /// How a socket is bound.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

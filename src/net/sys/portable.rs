@@ -160,3 +160,8 @@ pub fn pin(_: usize) -> io::Result<()> {
 
 /// Linux alone makes sleeps longer in order to gather wake-ups.
 pub fn sleep_precisely() {}
+
+/// Not known.
+pub fn descriptor_limit() -> Option<u64> {
+    None
+}
