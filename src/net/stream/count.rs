@@ -25,6 +25,8 @@ labelled! {
         HandoverFull = "handover_full",
         /// The TLS handshake failed, or was given up by the client.
         HandshakeFailed = "handshake_failed",
+        /// Its source has as many that speak HTTP as one may have.
+        LimitHttpSource = "limit_http_source",
         /// Its source has as many as one may have.
         LimitSource = "limit_source",
         /// There are as many as there may be.
@@ -118,6 +120,11 @@ impl Counted {
         self.count.live[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
         self.count.live[kind as usize].fetch_add(1, Ordering::Relaxed);
         self.kind = kind;
+    }
+
+    /// Gives the place back, and counts the connection as one that is closed for this reason.
+    pub(super) fn refuse(self, refusal: Refusal) {
+        self.count.refuse(refusal);
     }
 }
 
