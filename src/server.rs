@@ -335,6 +335,14 @@ fn serve_http(
 impl Visitor for Handover {
     type Stream = HttpStream;
 
+    fn source(&self) -> IpAddr {
+        self.client().ip()
+    }
+
+    fn refuse(self) {
+        self.refuse();
+    }
+
     fn enter(self) -> io::Result<(SocketAddr, HttpStream)> {
         self.open()
     }

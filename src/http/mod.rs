@@ -9,6 +9,7 @@ mod metrics;
 pub mod origin;
 mod pages;
 pub mod signaling;
+mod slots;
 #[cfg(test)]
 mod tests;
 pub mod token;
@@ -34,7 +35,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
@@ -42,11 +43,13 @@ use tracing::{debug, error, warn};
 
 use crate::turn::stats::Stats;
 use signaling::Signaling;
+use slots::{Slot, Slots};
 
 pub use visitor::Visitor;
 
-/// Open connections over all listeners; one more is closed at once. As many visitors have places
-/// of their own, so that they cannot keep the operator out.
+/// Open connections over all listeners; one more is closed at once, and so is one more of a source
+/// that has its part. As many visitors have places of their own, so that they cannot keep the
+/// operator out.
 const MAX_CONNECTIONS: usize = 256;
 /// A request's head may take this much, and an idle connection may stay open this long.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -190,7 +193,7 @@ impl Listeners {
         let public = public.with_state(Arc::clone(&inspect));
         let admin = admin_routes(signaling.clone()).with_state(inspect);
         let router = admin.merge(public.clone());
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let slots = Slots::of_listeners();
         let (stop, stopping) = watch::channel(());
         let mut acceptors = JoinSet::new();
         for (_, socket) in self.sockets {
@@ -234,7 +237,7 @@ fn listen(address: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
 async fn accept(
     listener: tokio::net::TcpListener,
     router: Router,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
     mut stopping: watch::Receiver<()>,
 ) {
     let mut connections = JoinSet::new();
@@ -251,16 +254,16 @@ async fn accept(
             _ = stopping.changed() => break,
         };
         match accepted {
-            Ok((stream, source)) => match Arc::clone(&slots).try_acquire_owned() {
-                Ok(slot) => {
+            Ok((stream, client)) => match slots.take(client.ip()) {
+                Some(slot) => {
                     let router = router.clone();
-                    let source = source.ip();
+                    let source = client.ip();
                     // Messages are small, and the next one must not wait for an acknowledgement.
                     let _ = stream.set_nodelay(true);
                     let connection = serve(stream, source, router, slot, stopping.clone());
                     connections.spawn(connection);
                 }
-                Err(_) => debug!(limit = MAX_CONNECTIONS, "connection over the limit"),
+                None => debug!(%client, "connection over the limit"),
             },
             Err(error) => {
                 if !warned {
@@ -281,7 +284,7 @@ async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     source: IpAddr,
     router: Router,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
     mut stopping: watch::Receiver<()>,
 ) {
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {

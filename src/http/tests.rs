@@ -253,8 +253,8 @@ async fn visitors_see_what_is_public_and_nothing_else() {
 async fn visitors_beyond_the_limit_wait_and_do_not_keep_the_operator_out() {
     let admin = Admin::start();
     let mut open = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
-        open.push(admin.visit().await);
+    for at in 0..MAX_CONNECTIONS {
+        open.push(admin.visit_from(Ipv4Addr::from_bits(0xC633_6400 + at as u32)).await);
     }
     // One is in the channel, and no more fits.
     let mut waiting = admin.visit().await;
@@ -263,7 +263,7 @@ async fn visitors_beyond_the_limit_wait_and_do_not_keep_the_operator_out() {
         .await
         .unwrap();
     let (_, spare) = connected().await;
-    assert!(admin.visitors.try_send(Guest(spare)).is_err());
+    assert!(admin.visitors.try_send(Guest(spare, Ipv4Addr::LOCALHOST)).is_err());
     assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
 
     open.pop();
@@ -283,8 +283,10 @@ async fn an_upgraded_connection_leaves_its_place_to_another_one() {
         (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")])
     };
     let (mut client, accepted) = connected().await;
-    let slots = Arc::new(Semaphore::new(1));
-    let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
+    let slots = Slots::of_visitors();
+    let held: Vec<_> = (0..15).map(|_| slots.take(Ipv4Addr::LOCALHOST.into()).unwrap()).collect();
+    let slot = slots.take(Ipv4Addr::LOCALHOST.into()).unwrap();
+    assert!(slots.take(Ipv4Addr::LOCALHOST.into()).is_none());
     let (_stop, stopping) = watch::channel(());
     let serving = tokio::spawn(serve(
         accepted,
@@ -298,7 +300,8 @@ async fn an_upgraded_connection_leaves_its_place_to_another_one() {
     let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nfirst";
     client.write_all(request).await.unwrap();
     serving.await.unwrap();
-    assert_eq!(slots.available_permits(), 1);
+    assert!(slots.take(Ipv4Addr::LOCALHOST.into()).is_some());
+    drop(held);
     client.write_all(b", second").await.unwrap();
     client.shutdown().await.unwrap();
 
@@ -343,8 +346,12 @@ impl Admin {
 
     /// Comes by the other door.
     async fn visit(&self) -> TcpStream {
+        self.visit_from(Ipv4Addr::LOCALHOST).await
+    }
+
+    async fn visit_from(&self, source: Ipv4Addr) -> TcpStream {
         let (client, accepted) = connected().await;
-        self.visitors.send(Guest(accepted)).await.ok().unwrap();
+        self.visitors.send(Guest(accepted, source)).await.ok().unwrap();
         client
     }
 
@@ -359,11 +366,17 @@ impl Admin {
     }
 }
 
-/// A connection accepted elsewhere.
-struct Guest(TcpStream);
+/// A connection accepted elsewhere, as if from this address.
+struct Guest(TcpStream, Ipv4Addr);
 
 impl Visitor for Guest {
     type Stream = TcpStream;
+
+    fn source(&self) -> IpAddr {
+        self.1.into()
+    }
+
+    fn refuse(self) {}
 
     fn enter(self) -> io::Result<(SocketAddr, TcpStream)> {
         Ok((self.0.peer_addr()?, self.0))

@@ -1,21 +1,27 @@
 //! Clients that came by another door: on the ports of TURN, where they turned out to speak HTTP.
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::Router;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use super::{MAX_CONNECTIONS, serve};
+use super::serve;
+use super::slots::Slots;
 
 /// A connection that is tied to no runtime yet.
 pub trait Visitor: Send + 'static {
     /// What is served, without TLS.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// Where it comes from.
+    fn source(&self) -> IpAddr;
+
+    /// Closes the connection, because its source has as many as one may have.
+    fn refuse(self);
 
     /// Takes the connection into the runtime that this is called in; returns the client's address
     /// too.
@@ -26,26 +32,30 @@ pub trait Visitor: Send + 'static {
 }
 
 /// Serves visitors until the server stops. While there are too many, more wait in the channel,
-/// whose bound is its owner's.
+/// whose bound is its owner's; those of a source that has its part do not.
 pub(super) async fn receive<V: Visitor>(
     mut visitors: mpsc::Receiver<V>,
     router: Router,
     mut stopping: watch::Receiver<()>,
 ) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Slots::of_visitors();
     let mut connections = JoinSet::new();
     loop {
         let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
-            Some((visitors.recv().await?, slot))
+            let place = slots.next().await?;
+            Some((visitors.recv().await?, place))
         };
-        let (visitor, slot) = tokio::select! {
+        let (visitor, place) = tokio::select! {
             next = next => match next {
                 Some(next) => next,
                 None => break,
             },
             Some(_) = connections.join_next() => continue,
             _ = stopping.changed() => break,
+        };
+        let Some(slot) = slots.give(place, visitor.source()) else {
+            visitor.refuse();
+            continue;
         };
         match visitor.enter() {
             Ok((client, stream)) => {

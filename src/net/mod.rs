@@ -196,7 +196,7 @@ impl Net {
         let externals = Externals::start(&config.external, &pools).map_err(BindError::External)?;
         let host = host(config, endpoints, &externals, &pools);
         let server_config = |own| Arc::new(tls::server_config(own, http.is_some()));
-        let connections = Arc::<ConnectionCount>::default();
+        let connections = Arc::new(ConnectionCount::within(descriptors()));
         let streams = stream::Settings {
             unauthenticated_idle: config.unauthenticated_idle,
             tls: certificates.clone().map(server_config),
@@ -393,6 +393,11 @@ fn quotas(config: &Config) -> Arc<Quotas> {
         allocations: config.allocations,
         user_bandwidth: config.user_bandwidth,
     })
+}
+
+/// How many files and sockets the process may have open.
+fn descriptors() -> usize {
+    sys::descriptor_limit().and_then(|limit| limit.try_into().ok()).unwrap_or(usize::MAX)
 }
 
 fn shard_count(threads: usize) -> usize {

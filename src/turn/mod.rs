@@ -21,6 +21,7 @@ mod relay;
 mod request;
 pub mod rest;
 pub mod server;
+pub mod shares;
 pub mod stats;
 pub mod verdict;
 

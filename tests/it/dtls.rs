@@ -7,6 +7,7 @@ use std::time::Duration;
 use hairpin::config::Config;
 use hairpin::net::certificates::{Files, Pair, Reload};
 use openssl::ssl::{SslContextBuilder, SslVersion};
+use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::client::{ALLOCATE, Client, DEADLINE, Peer, Received, binding_request};
@@ -325,6 +326,38 @@ async fn handshakes_of_one_source_are_limited_and_end_in_time() {
         more.extend(answer.map(|_| client));
         assert!(Instant::now() < guard, "handshakes end");
     }
+}
+
+/// As many sources as could have all handshakes there may be, if each had all that one may have.
+#[tokio::test]
+async fn handshakes_of_sixteen_sources_do_not_keep_a_seventeenth_out() {
+    let server = start(24, |config| config.turn.limits.unauthenticated_per_source = 0);
+    let mut model = hello(&server).await;
+    let out = model.step();
+    model.send_datagrams(&out).await;
+    let asked = model.answer().await;
+    let [again] = &model.step_with(&asked)[..] else { panic!("one ClientHello") };
+    let at = again.windows(16).position(|part| *part == asked[COOKIE_AT..]).unwrap();
+    // The same client's words from everywhere, each time with the cookie that is for there.
+    let mut half_open = Vec::new();
+    for client in 0..16 * 64_u16 {
+        let socket = UdpSocket::bind((loopback(10, (client / 64) as u8), 0)).await.unwrap();
+        socket.send_to(&out[0], server.turn()).await.unwrap();
+        let mut asked = [0; 64];
+        let read = timeout(DEADLINE, socket.recv(&mut asked)).await.expect("a cookie").unwrap();
+        let mut again = again.clone();
+        again[at..at + 16].copy_from_slice(&asked[COOKIE_AT..read]);
+        socket.send_to(&again, server.turn()).await.unwrap();
+        half_open.push(socket);
+    }
+    let guard = Instant::now() + DEADLINE;
+    while server.connections("dtls").await + server.dropped("dtls_full").await < 1024.0 {
+        assert!(Instant::now() < guard, "all are seen");
+        sleep(Duration::from_millis(5)).await;
+    }
+    let refused = server.dropped("dtls_full").await;
+    Dtls::connected(loopback(10, 16), server.turn()).await;
+    assert_eq!(server.dropped("dtls_full").await, refused, "at its first attempt");
 }
 
 /// Ends a handshake whose server flight has been read, and may be sent again.

@@ -1,15 +1,17 @@
 //! HTTP on the ports of TURN: told apart, handed over, and bounded.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use super::client::{Client, DEADLINE};
 use super::common::get;
+use super::relay::loopback;
 use super::stream::{Dribble, Stream};
 use super::tls::{Tls, handshake, read_to_end};
 
@@ -183,12 +185,41 @@ async fn half_a_head_is_closed_at_the_deadline_and_gives_its_place_back() {
     timeout(DEADLINE, closed).await.expect("both places are free");
 }
 
+/// One source that opens all the connections that are served at once and all that may wait, and
+/// keeps them by asking again and again.
+#[tokio::test]
+async fn a_source_that_holds_on_has_its_part_and_another_is_served_meanwhile() {
+    let server = shared(49);
+    let request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut held = Vec::new();
+    for _ in 0..256 + 64 {
+        let mut tcp = from(&server, loopback(9, 49)).await;
+        tcp.write_all(request).await.unwrap();
+        held.push(tcp);
+    }
+    server.server.until_refused("limit_http_source", 1.0).await;
+    assert_eq!(get(server.server.turn(), "/healthz").await, (200, "ok\n".into()));
+    let mut answered = 0;
+    for mut tcp in held {
+        let mut answer = Vec::new();
+        while timeout(DEADLINE, tcp.read_buf(&mut answer)).await.unwrap().unwrap_or(0) > 0 {}
+        answered += usize::from(answer.ends_with(b"ok\n"));
+    }
+    assert!(answered >= 16, "its part, or more where some have ended: {answered}");
+}
+
+async fn from(server: &Tls, source: IpAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((source, 0).into()).unwrap();
+    socket.connect(server.server.turn()).await.unwrap()
+}
+
 #[tokio::test]
 async fn more_than_can_be_served_are_closed_and_counted_and_turn_goes_on() {
     let server = shared(48);
     let mut held = Vec::new();
-    for _ in 0..400 {
-        let mut tcp = server.tcp().await;
+    for at in 0..400 {
+        let mut tcp = from(&server, loopback(12, (at % 250) as u8)).await;
         tcp.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
         held.push(tcp);
     }

@@ -1,15 +1,17 @@
 //! A process that may open only few files.
 
-use std::net::{TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hairpin::stun::ChannelNumber;
+use socket2::{Domain, Socket, Type};
 
 use crate::client::{self, Client};
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 use crate::server::{ConfigFile, run};
-use crate::server::{Server, Settings};
+use crate::server::{DEADLINE, Server, Settings};
 
 /// More than the server needs for itself, fewer than the clients ask for.
 const DESCRIPTORS: usize = 64;
@@ -18,12 +20,7 @@ const SPARE: usize = 2;
 
 #[test]
 fn out_of_descriptors_new_clients_are_refused_and_the_others_go_on() {
-    let settings = Settings {
-        limits: "allocations_per_user = 0\nunauthenticated_per_source = 0",
-        ..Settings::default()
-    };
-    let server = Server::start_as(&mut limited(DESCRIPTORS, DESCRIPTORS), &settings);
-
+    let server = Server::start_as(&mut limited(DESCRIPTORS, DESCRIPTORS), &settings());
     let mut clients = Vec::new();
     let refused = loop {
         assert!(clients.len() < DESCRIPTORS, "more allocations than descriptors");
@@ -65,15 +62,35 @@ fn out_of_descriptors_new_clients_are_refused_and_the_others_go_on() {
     assert_eq!(warnings.len(), 2, "{warnings:#?}");
 }
 
+/// Connections never take all descriptors, and a few sources never all connections: sixteen that
+/// open as many as they can, and keep them, leave room for one that comes later.
+#[test]
+fn connections_of_sixteen_sources_do_not_keep_a_seventeenth_out() {
+    let server = Server::start_as(&mut limited(4 * DESCRIPTORS, 4 * DESCRIPTORS), &settings());
+    let mut held = Vec::new();
+    for fourth in 0..16 {
+        for _ in 0..DESCRIPTORS {
+            let mut tcp = connect([127, 0, 11, fourth].into(), server.turn);
+            // Until it is refused, which is seen by its end.
+            if !is_answered(&mut tcp) {
+                break;
+            }
+            held.push(tcp);
+        }
+    }
+    assert!((DESCRIPTORS..=2 * DESCRIPTORS).contains(&held.len()), "{} are held", held.len());
+    let mut newcomer = connect([127, 0, 11, 16].into(), server.turn);
+    assert!(is_answered(&mut newcomer));
+    assert!(held.iter_mut().all(is_answered), "those that were there still are");
+    assert!(server.metrics().sum(&["hairpin_connections_refused_total", "limit_source"]) >= 16);
+}
+
 /// The soft limit is for programs that call `select`.
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[test]
 fn a_low_soft_limit_is_raised_to_the_hard_one() {
     const HARD: usize = 4 * DESCRIPTORS;
-    let settings = Settings {
-        limits: "allocations_per_user = 0\nunauthenticated_per_source = 0",
-        ..Settings::default()
-    };
+    let settings = settings();
     let server = Server::start_as(&mut limited(DESCRIPTORS, HARD), &settings);
     let allocate = || Client::allocate(server.turn, "alice", "wonderland");
     let clients: Vec<_> = (0..2 * DESCRIPTORS).map(|_| allocate().unwrap()).collect();
@@ -94,10 +111,7 @@ fn a_low_soft_limit_is_raised_to_the_hard_one() {
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[test]
 fn check_and_serve_tell_how_many_allocations_the_hard_limit_leaves_room_for() {
-    let settings = Settings {
-        limits: "allocations_per_user = 0\nunauthenticated_per_source = 0",
-        ..Settings::default()
-    };
+    let settings = settings();
     let server = Server::start_as(&mut limited(DESCRIPTORS, 2 * DESCRIPTORS), &settings);
     let config = server.config.path();
     let checked =
@@ -125,6 +139,13 @@ fn check_and_serve_tell_how_many_allocations_the_hard_limit_leaves_room_for() {
     server.stop();
 }
 
+fn settings() -> Settings<'static> {
+    Settings {
+        limits: "allocations_per_user = 0\nunauthenticated_per_source = 0",
+        ..Settings::default()
+    }
+}
+
 /// `hairpin` with these limits of open files.
 fn limited(soft: usize, hard: usize) -> Command {
     let limits = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
@@ -132,6 +153,21 @@ fn limited(soft: usize, hard: usize) -> Command {
     shell.args(["-c", &limits, env!("CARGO_BIN_EXE_hairpin")]).stdin(Stdio::null());
     shell.env_remove("HAIRPIN_AUTH_SECRET").env_remove("RUST_LOG");
     shell
+}
+
+fn connect(from: IpAddr, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.into()
+}
+
+/// Whether a Binding request gets an answer before the connection ends.
+fn is_answered(tcp: &mut TcpStream) -> bool {
+    let mut answer = [0; 32];
+    let asked = tcp.write_all(&client::binding());
+    asked.and_then(|()| tcp.read_exact(&mut answer)).is_ok()
 }
 
 /// Both ways over a channel.

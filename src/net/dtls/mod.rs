@@ -31,12 +31,11 @@ use super::stream::certificates::Certificates;
 use super::stream::{ConnectionCount, Kind};
 use super::sys;
 use super::work::SocketKey;
+use crate::turn::shares::Bounds;
 use crate::turn::{DropReason, FiveTuple, Now, Server};
 
-/// Handshakes that have not come to an end, in all. Each holds some 50 KB.
-const HANDSHAKES_MAX: usize = 1024;
-/// Handshakes that have not come to an end, from one IPv4 address or one /64 of IPv6.
-const HANDSHAKES_PER_SOURCE_MAX: usize = 64;
+/// Handshakes that have not come to an end. Each holds some 50 KB.
+const HANDSHAKES: Bounds = Bounds { all: 1024, per_source: 64, per_site: 256 };
 /// Sessions that must have ended before it is worth a look for memory to give back, and how long
 /// to wait between two looks.
 const TRIM_SESSIONS: usize = 32;
@@ -68,8 +67,8 @@ impl Settings {
         sessions: Arc<ConnectionCount>,
         secret: &[u8; 32],
     ) -> Self {
-        let handshakes = ConnectionCount::new(HANDSHAKES_MAX, HANDSHAKES_PER_SOURCE_MAX);
-        let (cookies, handshakes) = (Cookies::new(secret), Arc::new(handshakes));
+        let handshakes = Arc::new(ConnectionCount::new(HANDSHAKES));
+        let cookies = Cookies::new(secret);
         Self { certificates, cookies, idle, sessions, handshakes }
     }
 }

@@ -1,18 +1,20 @@
 //! How many connections there are, in all and from each source, and how many were refused:
 //! process-wide, so that it does not matter on which shard one lands.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::turn::limits::source_prefix;
+use ahash::RandomState;
+
+use crate::turn::shares::{Bounds, Full, Shares};
 use crate::turn::stats::labelled;
 
-/// Connections in all.
-const CONNECTIONS_MAX: usize = 65_536;
-/// Connections from one IPv4 address, or one /64 of IPv6: a large office behind one NAT.
-const CONNECTIONS_PER_SOURCE_MAX: usize = 1024;
+/// Connections in all, and of one IPv4 address or one /64 of IPv6: a large office behind one NAT.
+/// A /48 of IPv6 may be the site of several.
+const CONNECTIONS: Bounds = Bounds { all: 65_536, per_source: 1024, per_site: 4096 };
+/// Descriptors for each connection: its own, and one for what its client relays from.
+const DESCRIPTORS_PER_CONNECTION: usize = 2;
 
 labelled! {
     /// Why a connection was closed before it came to anything.
@@ -23,6 +25,8 @@ labelled! {
         HandoverFull = "handover_full",
         /// The TLS handshake failed, or was given up by the client.
         HandshakeFailed = "handshake_failed",
+        /// Its source has as many that speak HTTP as one may have.
+        LimitHttpSource = "limit_http_source",
         /// Its source has as many as one may have.
         LimitSource = "limit_source",
         /// There are as many as there may be.
@@ -51,46 +55,32 @@ labelled! {
 /// The counts. Only opening and closing a connection take the lock.
 #[derive(Debug)]
 pub(in crate::net) struct ConnectionCount {
-    all_max: usize,
-    per_source_max: usize,
-    state: Mutex<State>,
+    shares: Mutex<Shares>,
     live: [AtomicU64; Kind::ALL.len()],
     refused: [AtomicU64; Refusal::ALL.len()],
 }
 
-#[derive(Debug, Default)]
-struct State {
-    all: usize,
-    by_source: HashMap<u64, usize>,
-}
-
-impl Default for ConnectionCount {
-    /// With the limits of connections.
-    fn default() -> Self {
-        Self::new(CONNECTIONS_MAX, CONNECTIONS_PER_SOURCE_MAX)
-    }
-}
-
 impl ConnectionCount {
     /// Nothing yet, and no more than so many.
-    pub(in crate::net) fn new(all_max: usize, per_source_max: usize) -> Self {
+    pub(in crate::net) fn new(bounds: Bounds) -> Self {
+        let [a, b, c, d] = rand::random();
+        let shares = Shares::new(bounds, RandomState::with_seeds(a, b, c, d));
         let (live, refused) = Default::default();
-        Self { all_max, per_source_max, state: Mutex::default(), live, refused }
+        Self { shares: Mutex::new(shares), live, refused }
+    }
+
+    /// Nothing yet, and no more connections than a process with so many descriptors can serve.
+    pub(in crate::net) fn within(descriptors: usize) -> Self {
+        let all = CONNECTIONS.all.min(descriptors / DESCRIPTORS_PER_CONNECTION);
+        Self::new(Bounds { all, ..CONNECTIONS })
     }
 
     /// Counts a connection, as long as the result lives, unless there are too many.
     pub(in crate::net) fn take(self: &Arc<Self>, source: IpAddr) -> Result<Counted, Refusal> {
-        let source = source_prefix(source);
-        let mut state = self.lock();
-        let held = state.by_source.get(&source).copied().unwrap_or(0);
-        if state.all >= self.all_max {
-            return Err(Refusal::LimitTotal);
-        }
-        if held >= self.per_source_max {
-            return Err(Refusal::LimitSource);
-        }
-        state.all += 1;
-        state.by_source.insert(source, held + 1);
+        self.lock().take(source).map_err(|full| match full {
+            Full::All => Refusal::LimitTotal,
+            Full::Source => Refusal::LimitSource,
+        })?;
         self.live[Kind::Tcp as usize].fetch_add(1, Ordering::Relaxed);
         Ok(Counted { count: Arc::clone(self), source, kind: Kind::Tcp })
     }
@@ -110,19 +100,9 @@ impl ConnectionCount {
         self.refused[refusal as usize].load(Ordering::Relaxed)
     }
 
-    fn release(&self, source: u64) {
-        let mut state = self.lock();
-        state.all -= 1;
-        let Some(held) = state.by_source.get_mut(&source) else { return };
-        *held -= 1;
-        if *held == 0 {
-            state.by_source.remove(&source);
-        }
-    }
-
     /// No code that holds the lock can leave the state half changed, so a poisoned one is fine.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Shares> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,7 +110,7 @@ impl ConnectionCount {
 #[derive(Debug)]
 pub(in crate::net) struct Counted {
     count: Arc<ConnectionCount>,
-    source: u64,
+    source: IpAddr,
     kind: Kind,
 }
 
@@ -141,12 +121,17 @@ impl Counted {
         self.count.live[kind as usize].fetch_add(1, Ordering::Relaxed);
         self.kind = kind;
     }
+
+    /// Gives the place back, and counts the connection as one that is closed for this reason.
+    pub(super) fn refuse(self, refusal: Refusal) {
+        self.count.refuse(refusal);
+    }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.count.live[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
-        self.count.release(self.source);
+        self.count.lock().give_back(self.source);
     }
 }
 
@@ -156,10 +141,10 @@ mod tests {
 
     #[test]
     fn a_source_over_its_limit_is_refused_and_others_are_not() {
-        let count = Arc::<ConnectionCount>::default();
+        let count = Arc::new(ConnectionCount::within(usize::MAX));
         let source = IpAddr::from([198, 51, 100, 1]);
         let mut held: Vec<_> =
-            (0..CONNECTIONS_PER_SOURCE_MAX).map(|_| count.take(source).unwrap()).collect();
+            (0..CONNECTIONS.per_source).map(|_| count.take(source).unwrap()).collect();
         assert_eq!(count.take(source).unwrap_err(), Refusal::LimitSource);
         assert!(count.take(IpAddr::from([198, 51, 100, 2])).is_ok());
         held[0].becomes(Kind::Http);
@@ -169,19 +154,17 @@ mod tests {
         );
         drop(held);
         assert!(count.take(source).is_ok());
-        let state = count.lock();
-        assert_eq!((state.all, state.by_source.len()), (0, 0));
+        assert!(count.lock().is_empty());
         assert!(Kind::ALL.iter().all(|&kind| count.live(kind) == 0));
     }
 
     #[test]
-    fn one_more_than_there_may_be_in_all_is_refused() {
-        let count = Arc::<ConnectionCount>::default();
-        let source = |at: usize| IpAddr::from(((at / 1000) as u32 + 0x0A00_0000).to_be_bytes());
-        let held: Vec<_> = (0..CONNECTIONS_MAX).map(|at| count.take(source(at)).unwrap()).collect();
-        let stranger = IpAddr::from([198, 51, 100, 1]);
-        assert_eq!(count.take(stranger).unwrap_err(), Refusal::LimitTotal);
+    fn one_more_than_there_are_descriptors_for_is_refused() {
+        let count = Arc::new(ConnectionCount::within(128));
+        let source = |at: u32| IpAddr::from((0x0A00_0000 + at).to_be_bytes());
+        let held: Vec<_> = (0..64).map(|at| count.take(source(at)).unwrap()).collect();
+        assert_eq!(count.take(source(64)).unwrap_err(), Refusal::LimitTotal);
         drop(held);
-        assert!(count.take(stranger).is_ok());
+        assert!(count.take(source(64)).is_ok());
     }
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::connection::Parts;
-use super::count::Counted;
+use super::count::{Counted, Refusal};
 use super::tls::Kernel;
 
 /// Connections that may wait to be taken; more are closed.
@@ -30,6 +30,17 @@ impl Handover {
     pub(super) fn new(parts: Parts, counted: Counted) -> io::Result<Self> {
         let Parts { tcp, client, tls, read } = parts;
         Ok(Self { client, tcp: tcp.into_std()?, tls, read, counted })
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// Closes the connection: its source has as many that speak HTTP as one may have.
+    pub fn refuse(self) {
+        self.counted.refuse(Refusal::LimitHttpSource);
     }
 
     /// Takes the connection into the runtime that this is called in. Returns the client's address,
