@@ -12,8 +12,8 @@ use ::turn::proto::peeraddr::PeerAddress;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::cause::{self, Denied};
-use super::checkup::{CREDENTIALS, Log, Options};
+use super::cause::{self, Clock, Denied};
+use super::checkup::{CREDENTIALS, Credentials, Log, Options};
 use super::client::{Client, Failure, Login, allocation};
 use super::dtls;
 use super::report::Fault;
@@ -26,6 +26,9 @@ use crate::probe::message::Request;
 
 /// Longer than any clock is wrong by.
 const YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// How exactly it is told how wrong a clock is.
+const CLOCK_PRECISION: Duration = Duration::from_secs(20);
 
 /// What the steps share.
 struct Case<'c> {
@@ -184,9 +187,9 @@ async fn allocate(
     login: &Login,
 ) -> Option<SocketAddr> {
     // With the attempts to find out why it is denied.
-    let begun = log.begin("allocate", case.options.limit * 5);
+    let limit = case.options.limit * 7;
+    let begun = log.begin("allocate", limit);
     client.log_in(login.clone());
-    let limit = case.options.limit * 5;
     let allocated = timeout(limit, async {
         match client.allocate(case.server).await {
             Ok((relayed, lifetime)) => {
@@ -216,15 +219,19 @@ async fn denied(case: &Case<'_>, client: &mut Client, login: &Login) -> Fault {
             break;
         }
     }
-    let from_secret = matches!(credentials, super::checkup::Credentials::Secret(_));
-    let mut works_in_future = false;
+    let from_secret = matches!(credentials, Credentials::Secret(_));
+    let mut clock = Clock::NotAhead;
     if from_secret && works_for_realm.is_none() {
         let (user, password) = credentials.login(YEARS);
         client.log_in(Login::new(&user, &password, &login.realm, &login.nonce, &login.realm));
-        works_in_future = client.allocate(case.server).await.is_ok();
+        if client.allocate(case.server).await.is_ok() {
+            // It was only a question.
+            let _ = refresh_to_zero(client).await;
+            let searched = timeout(case.options.limit * 2, ahead(client, credentials, login)).await;
+            clock = Clock::Ahead(searched.ok().flatten());
+        }
     }
-    if works_for_realm.is_some() || works_in_future {
-        // It was only a question.
+    if works_for_realm.is_some() {
         let _ = refresh_to_zero(client).await;
     }
     let unix_secs = clock::now().unix_secs;
@@ -234,10 +241,29 @@ async fn denied(case: &Case<'_>, client: &mut Client, login: &Login) -> Fault {
         expected_realm,
         works_for_realm,
         from_secret,
-        works_in_future,
+        clock,
         unix_secs,
     }
     .fault()
+}
+
+/// By how much the server's clock is ahead: it takes credentials that are good for longer than that,
+/// and no others. None where the server does not say it clearly.
+async fn ahead(client: &mut Client, credentials: &Credentials, login: &Login) -> Option<Duration> {
+    let (mut refused, mut taken) = (CREDENTIALS, YEARS);
+    while taken - refused > CLOCK_PRECISION {
+        // Clocks are wrong by hours rather than by years.
+        let middle = if taken / 2 > refused { refused * 2 } else { (refused + taken) / 2 };
+        let (user, password) = credentials.login(middle);
+        client.log_in(Login::new(&user, &password, &login.realm, &login.nonce, &login.realm));
+        // There is nothing to refresh, which only those are told who are known.
+        match client.request(METHOD_REFRESH, |it| it).await {
+            Err(Failure::Refused { code: 437, .. }) => taken = middle,
+            Err(Failure::Refused { code: 401, .. }) => refused = middle,
+            Ok(_) | Err(_) => return None,
+        }
+    }
+    Some(taken)
 }
 
 /// Whether peers can reach the relayed address.
