@@ -5,6 +5,10 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use hairpin::config::Config;
+use hairpin::net::clock;
+use hairpin::turn::policy::Host;
+use hairpin::turn::{self, Allocated, FiveTuple, RelayedAddress, Transport, Verdict};
 use md5::{Digest, Md5};
 use serde_json::Value;
 
@@ -64,6 +68,15 @@ fn wrong_secret() {
     let password = hairpin::turn::rest::password("south-of-everything-else", user);
     let broken = examined(server.turn, "", &["--user", user, "--pass", &password]);
     broken.shows("allocate", "the secret it was made with differs from the server's");
+}
+
+/// The core with a clock of its own.
+#[test]
+fn clock_that_is_ahead_is_told_by_how_much() {
+    for (hours, told) in [(3, "is ahead by 3 h 0 min"), (24 * 40, "is ahead by 40 days")] {
+        let broken = examined(with_clock_ahead(hours * 3600), "", &["--secret", SECRET]);
+        broken.shows("allocate", told);
+    }
 }
 
 #[test]
@@ -427,6 +440,48 @@ fn examined_over_dtls(server: SocketAddr, ca: &str) -> Broken {
     let uri = format!("turns:{server}?transport=udp");
     let more = ["--ca", ca, "--timeout", "3s"];
     Broken::new(&mut hairpin(), &uri, &[&ALICE[..], &more].concat())
+}
+
+/// A server whose clock is so many seconds ahead. Ends with the process.
+fn with_clock_ahead(secs: u64) -> SocketAddr {
+    let mut config = Config::dev().turn;
+    config.auth.secrets = vec![SECRET.to_owned()];
+    let relay = SocketAddr::from(([127, 0, 0, 1], 50_000));
+    let host = Host {
+        endpoints: Vec::new(),
+        addresses: Vec::new(),
+        aliases: Vec::new(),
+        broadcasts: Vec::new(),
+        relay_addresses: vec![relay.ip()],
+        relay_ports: 50_000..=50_000,
+    };
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut core = turn::Server::new(config, host, [7; 32]);
+        let mut buffer = [0; 2048];
+        loop {
+            let (length, client) = socket.recv_from(&mut buffer).unwrap();
+            let from = FiveTuple { transport: Transport::Udp, client, server: address };
+            let mut now = clock::now();
+            now.unix_secs += secs;
+            let mut reply = Vec::new();
+            if let Verdict::Bind(pending) =
+                core.handle_client(from, &buffer[..length], now, &mut reply)
+            {
+                let allocated = Allocated {
+                    relayed: RelayedAddress(relay),
+                    also: None,
+                    meter: None,
+                    reservation: None,
+                    tally: None,
+                };
+                let _ = core.allocated(pending, Ok(allocated), now, &mut reply);
+            }
+            socket.send_to(&reply, client).unwrap();
+        }
+    });
+    address
 }
 
 fn with_secret() -> Server {

@@ -165,6 +165,15 @@ fn refused(code: u16, reason: &str) -> Fault {
     Fault::new(detail, cause, change)
 }
 
+/// The server's clock, beside ours.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Clock {
+    /// Not so far ahead that credentials fail for it.
+    NotAhead,
+    /// Ahead, by so much where that could be found out.
+    Ahead(Option<Duration>),
+}
+
 /// 401 after signing.
 #[derive(Clone, Copy)]
 pub(super) struct Denied<'d> {
@@ -175,8 +184,8 @@ pub(super) struct Denied<'d> {
     pub(super) works_for_realm: Option<&'d str>,
     /// Whether the credentials were made of a secret.
     pub(super) from_secret: bool,
-    /// Whether they would do if they were good for years.
-    pub(super) works_in_future: bool,
+    /// What such credentials have told of the server's clock.
+    pub(super) clock: Clock,
     pub(super) unix_secs: u64,
 }
 
@@ -205,10 +214,14 @@ impl Denied<'_> {
                 ),
             );
         }
-        if self.works_in_future {
+        if let Clock::Ahead(by) = self.clock {
+            let by = by.map(|by| format!(" by {}", about(by))).unwrap_or_default();
             return Fault::new(
                 detail,
-                "the server's clock is ahead: it takes credentials for expired that are not",
+                format!(
+                    "the server's clock is ahead{by} of this machine's: it takes credentials for \
+                     expired that are not"
+                ),
                 "set the clocks of the server and of this machine (NTP)",
             );
         }
@@ -267,6 +280,15 @@ fn ago(secs: u64) -> String {
     }
 }
 
+/// To the minute.
+fn about(duration: Duration) -> String {
+    let minutes = (duration.as_secs() + 30) / 60;
+    match (minutes / 60, minutes % 60) {
+        (hours @ 0..48, minutes) => format!("{hours} h {minutes} min"),
+        (hours, _) => format!("{} days", hours / 24),
+    }
+}
+
 /// A relayed address that peers cannot reach although they reach the server.
 pub(super) fn relayed(relayed: SocketAddr, server: SocketAddr) -> Option<Fault> {
     let scope = Scope::of(relayed.ip());
@@ -321,13 +343,17 @@ mod tests {
         expected_realm: None,
         works_for_realm: None,
         from_secret: false,
-        works_in_future: false,
+        clock: Clock::NotAhead,
         unix_secs: 2_000_000_000,
     };
 
     #[test]
     fn denied_users_are_told_the_likeliest_cause() {
         let secret = Denied { from_secret: true, ..DENIED };
+        let ahead = |secs| {
+            let clock = Clock::Ahead(Some(Duration::from_secs(secs)));
+            Denied { clock, ..secret }
+        };
         for (denied, cause) in [
             (DENIED, "the password is wrong, or there is no user \"alice\""),
             (Denied { works_for_realm: Some("b.test"), ..DENIED }, "for the realm \"b.test\""),
@@ -336,7 +362,9 @@ mod tests {
                 "\"a.test\" instead of \"b.test\"",
             ),
             (Denied { expected_realm: Some("a.test"), ..DENIED }, "the password is wrong"),
-            (Denied { works_in_future: true, ..secret }, "the server's clock is ahead"),
+            (Denied { clock: Clock::Ahead(None), ..secret }, "the server's clock is ahead of this"),
+            (ahead(10_789), "the server's clock is ahead by 3 h 0 min of this machine's"),
+            (ahead(5 * SECS_PER_DAY), "ahead by 5 days"),
             (secret, "the secret differs"),
             (Denied { user: "1999999940:a", ..DENIED }, "which was 60 seconds ago"),
             (Denied { user: "1999990000:a", ..DENIED }, "which was 2 hours ago"),

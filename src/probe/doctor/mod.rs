@@ -3,6 +3,7 @@
 mod cause;
 mod checkup;
 mod client;
+mod denied;
 mod dtls;
 mod relaying;
 mod report;

@@ -12,9 +12,10 @@ use ::turn::proto::peeraddr::PeerAddress;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::cause::{self, Denied};
+use super::cause;
 use super::checkup::{CREDENTIALS, Log, Options};
 use super::client::{Client, Failure, Login, allocation};
+use super::denied;
 use super::dtls;
 use super::report::Fault;
 use super::tls;
@@ -24,18 +25,15 @@ use super::wire::Wire;
 use crate::net::clock;
 use crate::probe::message::Request;
 
-/// Longer than any clock is wrong by.
-const YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
 /// What the steps share.
-struct Case<'c> {
-    uri: &'c Uri,
-    options: &'c Options,
-    server: SocketAddr,
+pub(super) struct Case<'c> {
+    pub(super) uri: &'c Uri,
+    pub(super) options: &'c Options,
+    pub(super) server: SocketAddr,
 }
 
 impl Case<'_> {
-    fn fault(&self, failure: &Failure) -> Fault {
+    pub(super) fn fault(&self, failure: &Failure) -> Fault {
         if let Failure::Refused { code: 300, alternate: Some(alternate), .. } = failure {
             return Fault::new(
                 format!("300: try {alternate}"),
@@ -184,60 +182,22 @@ async fn allocate(
     login: &Login,
 ) -> Option<SocketAddr> {
     // With the attempts to find out why it is denied.
-    let begun = log.begin("allocate", case.options.limit * 5);
+    let limit = case.options.limit * 7;
+    let begun = log.begin("allocate", limit);
     client.log_in(login.clone());
-    let limit = case.options.limit * 5;
     let allocated = timeout(limit, async {
         match client.allocate(case.server).await {
             Ok((relayed, lifetime)) => {
                 Ok((relayed, format!("relayed address {relayed} for {lifetime} s")))
             }
-            Err(Failure::Refused { code: 401, .. }) => Err(denied(case, client, login).await),
+            Err(Failure::Refused { code: 401, .. }) => {
+                Err(denied::fault(case, client, login).await)
+            }
             Err(failure) => Err(case.fault(&failure)),
         }
     });
     let outcome = allocated.await.unwrap_or_else(|_| Err(case.fault(&Failure::Silence)));
     log.end(begun, outcome)
-}
-
-/// Tries what else the credentials could be good for.
-async fn denied(case: &Case<'_>, client: &mut Client, login: &Login) -> Fault {
-    let Some(credentials) = &case.options.credentials else {
-        return case.fault(&Failure::Silence);
-    };
-    let (user, password) = credentials.login(CREDENTIALS);
-    let expected_realm = case.options.realm.as_deref();
-    let host = case.uri.host.name.as_str();
-    let mut works_for_realm = None;
-    for realm in expected_realm.into_iter().chain([host]).filter(|realm| *realm != login.realm) {
-        client.log_in(Login::new(&user, &password, &login.realm, &login.nonce, realm));
-        if client.allocate(case.server).await.is_ok() {
-            works_for_realm = Some(realm);
-            break;
-        }
-    }
-    let from_secret = matches!(credentials, super::checkup::Credentials::Secret(_));
-    let mut works_in_future = false;
-    if from_secret && works_for_realm.is_none() {
-        let (user, password) = credentials.login(YEARS);
-        client.log_in(Login::new(&user, &password, &login.realm, &login.nonce, &login.realm));
-        works_in_future = client.allocate(case.server).await.is_ok();
-    }
-    if works_for_realm.is_some() || works_in_future {
-        // It was only a question.
-        let _ = refresh_to_zero(client).await;
-    }
-    let unix_secs = clock::now().unix_secs;
-    Denied {
-        user: &user,
-        realm: &login.realm,
-        expected_realm,
-        works_for_realm,
-        from_secret,
-        works_in_future,
-        unix_secs,
-    }
-    .fault()
 }
 
 /// Whether peers can reach the relayed address.
@@ -440,7 +400,7 @@ async fn release(log: &mut Log<'_>, case: &Case<'_>, client: &mut Client) {
     log.end(begun, outcome.map_err(|failure| case.fault(&failure)));
 }
 
-async fn refresh_to_zero(client: &mut Client) -> Result<(), Failure> {
+pub(super) async fn refresh_to_zero(client: &mut Client) -> Result<(), Failure> {
     let zero = Lifetime(Duration::ZERO);
     client.request(METHOD_REFRESH, |it| it.with(&zero)).await.map(|_| ())
 }

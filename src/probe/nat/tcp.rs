@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::discovery::{Facts, can_be_other};
 use super::verdict::{Mapping, Unknown};
+use crate::net::clock;
 use crate::probe::message::{Answer, Request};
 use crate::probe::stream::Framed;
 
@@ -38,7 +39,7 @@ async fn ask_all(
     other: Option<SocketAddr>,
     limit: Duration,
 ) -> Result<Tcp, String> {
-    let until = Instant::now() + limit;
+    let until = Instant::from_std(clock::now().instant) + limit;
     // Held open: a NAT forgets the mapping of a connection that has ended.
     let first = ask(start, server, until).await;
     let first = first.map_err(|error| match error.kind() {
