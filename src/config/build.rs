@@ -10,6 +10,7 @@ use super::error::{Fault, Key};
 use super::external;
 use super::file::{Auth, File, Http, Limits, Relay, Stun};
 use super::host::PublicHost;
+use super::opaque;
 use super::secrets::{self, Reader};
 use super::signaling;
 use super::tls;
@@ -160,7 +161,7 @@ fn check_realm(realm: &str) -> Result<(), Fault> {
     if realm.chars().any(|char| char.is_control() || matches!(char, '"' | '\\')) {
         return refuse("must not contain quotes, backslashes or control characters".to_owned());
     }
-    Ok(())
+    opaque::check(realm).or_else(refuse)
 }
 
 fn check_listen(listen: &[Listen], key: &Key) -> Result<(), Fault> {
@@ -269,8 +270,9 @@ fn check_user(name: &str, password: &str) -> Result<(), String> {
     if name.chars().any(char::is_control) {
         return Err("a user name must not contain control characters".to_owned());
     }
+    opaque::check(name).map_err(|problem| format!("the user name: {problem}"))?;
     if password.is_empty() {
         return Err("the password must not be empty".to_owned());
     }
-    Ok(())
+    opaque::check(password).map_err(|problem| format!("the password: {problem}"))
 }

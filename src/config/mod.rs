@@ -10,6 +10,7 @@ mod error;
 mod external;
 mod file;
 mod host;
+mod opaque;
 mod secrets;
 mod signaling;
 mod tls;

@@ -340,6 +340,34 @@ fn realms_that_do_not_fit_into_a_quoted_string_are_refused() {
     accepted(&realm(&"é".repeat(63)));
 }
 
+/// RFC 8265: what clients would prepare in another way than it stands here
+#[test]
+fn values_that_opaque_string_would_change_are_refused_under_their_keys() {
+    for (toml, problem) in [
+        (
+            "realm = \"e\u{301}\"",
+            "realm: must be in Unicode's composed form, NFC, as clients send it",
+        ),
+        ("realm = \"a\u{A0}b\"", "realm: U+00A0 is a space that clients make U+0020 of"),
+        (
+            "auth.users = { \"a\u{AD}\" = \"x\" }",
+            "auth.users.\"a\\u{ad}\": the user name: U+00AD is not allowed in it (RFC 8265)",
+        ),
+        (
+            "auth.users = { a = \"e\u{301}\" }",
+            "auth.users.a: the password: must be in Unicode's composed form, NFC, as clients send it",
+        ),
+        (
+            "auth.users = { a = \"x\\ty\" }",
+            "auth.users.a: the password: must not contain control characters",
+        ),
+    ] {
+        let refused = refused(toml);
+        assert!(refused.starts_with("c.toml:1: ") && refused.ends_with(problem), "{refused}");
+    }
+    accepted("realm = \"été\"\nauth.users = { \"マトリックス\" = \"TheMatrIX 🎩\" }");
+}
+
 #[test]
 fn bad_users_and_secrets_are_refused() {
     let long_name = "x".repeat(509);

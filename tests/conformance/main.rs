@@ -11,6 +11,7 @@ mod drain;
 mod dual;
 mod icmp;
 mod limits;
+mod loops;
 mod mobility;
 mod permissions;
 mod policy;

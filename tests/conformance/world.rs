@@ -158,6 +158,8 @@ pub(crate) struct World {
     pub(crate) dont_fragment: bool,
     /// What the next binds fail with.
     pub(crate) failures: VecDeque<AllocateError>,
+    /// What the next allocations have for a bandwidth.
+    pub(crate) meter: Option<Arc<dyn limits::Meter>>,
     /// Whether SOFTWARE is to be seen.
     software: bool,
     sha256: bool,
@@ -194,6 +196,7 @@ impl World {
             events: Vec::new(),
             dont_fragment: false,
             failures: VecDeque::new(),
+            meter: None,
             reserved: BTreeMap::new(),
             relays: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -429,7 +432,8 @@ impl World {
             ReservationToken(token)
         });
         let tally: Option<Arc<dyn Tally>> = Some(Arc::new(Relayed));
-        Ok(Allocated { relayed, also, meter: None, reservation, tally })
+        let meter = self.meter.clone();
+        Ok(Allocated { relayed, also, meter, reservation, tally })
     }
 
     /// One relayed address, where the quota has room for `more` besides it.

@@ -127,13 +127,37 @@ fn check(config: &ConfigFile) -> Ended {
 }
 
 /// Writes another certificate for this machine, good for so many seconds.
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Key {
+    Ecdsa,
+    Rsa,
+}
+
 pub(crate) fn write_pair(config: &ConfigFile, cert_name: &str, key_name: &str, secs: i64) {
+    write_pair_of(Key::Ecdsa, config, cert_name, key_name, secs);
+}
+
+pub(crate) fn write_pair_of(
+    kind: Key,
+    config: &ConfigFile,
+    cert_name: &str,
+    key_name: &str,
+    secs: i64,
+) {
     let names = ["localhost", "127.0.0.1"].map(str::to_owned);
     let mut params = rcgen::CertificateParams::new(names).unwrap();
     let expiry = hairpin::net::clock::now().unix_secs as i64 + secs;
     let expiry = x509_parser::time::ASN1Time::from_timestamp(expiry).unwrap();
     params.not_after = expiry.to_datetime();
-    let key = rcgen::KeyPair::generate().unwrap();
+    let key = match kind {
+        Key::Ecdsa => rcgen::KeyPair::generate().unwrap(),
+        Key::Rsa => {
+            let key = openssl::rsa::Rsa::generate(2048).unwrap();
+            let key = openssl::pkey::PKey::from_rsa(key).unwrap();
+            rcgen::KeyPair::try_from(key.private_key_to_pkcs8().unwrap()).unwrap()
+        }
+    };
     let cert = params.self_signed(&key).unwrap();
     config.write(cert_name, &pem("CERTIFICATE", cert.der()));
     config.write(key_name, &pem("PRIVATE KEY", &key.serialize_der()));
