@@ -1,13 +1,13 @@
 //! What is measured: one line of the table each.
 
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use hairpin::load::{Mode, Pattern, Transport};
 
-use hairpin::load::{
-    Core, Fleet, Mode, Order, Pattern, RATE_MAX, Report, Search, Shape, Transport, Trial, Trust,
+use crate::measure::{
+    cpu_per_allocation, cpu_per_packet, highest_rate, latency, memory, uclient_echo,
+    uclient_to_each_other,
 };
-
-use crate::server::{Contender, Server};
+use crate::scale;
+use crate::server::Contender;
 
 /// How it is measured.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,25 @@ pub struct Scene {
     pub server_core: usize,
     /// A smoke test: everything once and short, with figures that mean nothing.
     pub quick: bool,
+    /// Files and sockets that a process of this machine may have open, where that is limited.
+    pub descriptors: Option<u64>,
+}
+
+/// Allocations of a smoke test.
+const QUICK: u32 = 50;
+/// Descriptors of a server, or of the generator, that are no client's.
+const SPARE_DESCRIPTORS: u64 = 500;
+
+impl Scene {
+    /// As many allocations as are wanted, or as the descriptors of a process leave room for.
+    pub fn room_for(&self, allocations: u32) -> u32 {
+        if self.quick {
+            return allocations.min(QUICK);
+        }
+        let room = self.descriptors.map(|all| all.saturating_sub(SPARE_DESCRIPTORS));
+        let room = room.and_then(|room| u32::try_from(room).ok()).unwrap_or(u32::MAX);
+        allocations.min(room.max(QUICK))
+    }
 }
 
 /// What a ratio should be.
@@ -27,32 +46,51 @@ pub enum Goal {
     None,
 }
 
+/// What a measurement has shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Figure {
+    pub value: f64,
+    /// The generator could do no more, and the server may: it is a lower bound.
+    pub at_least: bool,
+}
+
+impl From<f64> for Figure {
+    fn from(value: f64) -> Self {
+        Self { value, at_least: false }
+    }
+}
+
 /// Measures once.
-pub type Probe = Box<dyn FnMut() -> f64>;
+pub type Probe = Box<dyn FnMut() -> Figure>;
 
 pub struct Line {
     pub name: &'static str,
     pub title: &'static str,
     pub unit: &'static str,
     pub goal: Goal,
-    /// Rounds that count; one before them is thrown away.
+    /// Rounds that count; one before them is thrown away, unless each has a server of its own.
     pub rounds: usize,
     /// None where the contender cannot do it.
     pub prepare: fn(&Line, &Scene, &Contender) -> Option<Probe>,
-    what: What,
+    /// Only measured where it is named, or `--scale` is.
+    pub scale: bool,
+    pub what: What,
 }
 
 /// What differs between lines of the same kind.
 #[derive(Clone, Copy, Debug)]
-struct What {
-    pattern: Pattern,
-    transport: Transport,
-    mode: Mode,
-    flows: u32,
-    burst: u32,
-    rate: u64,
-    together: bool,
-    one_by_one: bool,
+pub struct What {
+    pub pattern: Pattern,
+    pub transport: Transport,
+    pub mode: Mode,
+    pub flows: u32,
+    pub burst: u32,
+    pub rate: u64,
+    pub size: usize,
+    /// Held at the same time, or 0 where that does not matter.
+    pub allocations: u32,
+    pub together: bool,
+    pub one_by_one: bool,
 }
 
 const BURSTS: What = What {
@@ -62,65 +100,76 @@ const BURSTS: What = What {
     flows: 10,
     burst: 8,
     rate: 80_000,
+    size: 1000,
+    allocations: 0,
     together: true,
     one_by_one: false,
 };
 const SINGLE: What = What { flows: 1000, burst: 1, rate: 40_000, together: false, ..BURSTS };
 const ALONE: What = What { one_by_one: true, ..BURSTS };
 const STREAM: What = What { pattern: Pattern::Echo, rate: 20_000, ..BURSTS };
-const SIZE: usize = 1000;
+const SMALL: What = What { size: 100, ..BURSTS };
+const LARGE: What = What { size: 1400, ..BURSTS };
+/// Bursts that arrive one at a time.
+const SPREAD: What = What { together: false, ..BURSTS };
+const ONE_FLOW: What = What { flows: 1, ..SPREAD };
+const ONE_FLOW_SINGLE: What = What { burst: 1, rate: 40_000, ..ONE_FLOW };
+const BINDING: What = What { pattern: Pattern::Binding, flows: 64, ..SINGLE };
+const FEW: What = What { flows: scale::FEW, ..SINGLE };
 
-/// Loss above which a figure tells about something else, and how often it is then taken again.
-const LOSS_PERCENT_MAX: f64 = 0.5;
-const ATTEMPTS: usize = 3;
-/// Allocations that are opened at once for their cost.
-const OPENED: u32 = 1000;
-/// Allocations by which memory is divided, and those before them that pay for what is paid once.
-const RESIDENT: u32 = 10_000;
-const WARM: u32 = 100;
-/// Allocations of the scale line, few and many.
-const FEW: u32 = 10;
-const MANY: u32 = 10_000;
+const HALF: Goal = Goal::AtMost(0.5);
 
 /// Every line of the table, in its order.
 pub fn all() -> Vec<Line> {
-    let cpu = |name, title, goal, what| Line {
-        name,
-        title,
-        unit: "ns",
-        goal,
-        rounds: 9,
-        prepare: cpu_per_packet,
-        what,
-    };
-    let (half, quarter) = (Goal::AtMost(0.5), Goal::AtMost(0.25));
-    let at = |pattern, what| What { pattern, ..what };
-    let over = |transport| What { transport, ..STREAM };
-    use Pattern::{Binding, RelayToRelay, ToClient, ToPeer};
-    let line = |name, title, unit, goal, rounds, prepare, what| Line {
-        name,
-        title,
-        unit,
-        goal,
-        rounds,
-        prepare,
-        what,
-    };
+    let groups = [packets(), sizes_and_flows(), limits(), allocations(), others(), many()];
+    groups.into_iter().flatten().collect()
+}
+
+const fn at(pattern: Pattern, what: What) -> What {
+    What { pattern, ..what }
+}
+
+const fn over(transport: Transport, what: What) -> What {
+    What { transport, ..what }
+}
+
+const fn with(allocations: u32, what: What) -> What {
+    What { allocations, ..what }
+}
+
+fn cpu(name: &'static str, title: &'static str, goal: Goal, what: What) -> Line {
+    let (unit, rounds, prepare) = ("ns", 9, cpu_per_packet as _);
+    Line { name, title, unit, goal, rounds, prepare, scale: false, what }
+}
+
+/// A ratio in itself.
+fn ratio(
+    name: &'static str,
+    title: &'static str,
+    goal: Goal,
+    prepare: fn(&Line, &Scene, &Contender) -> Option<Probe>,
+    what: What,
+) -> Line {
+    Line { name, title, unit: "×", goal, rounds: 5, prepare, scale: false, what }
+}
+
+fn packets() -> Vec<Line> {
+    use Pattern::{RelayToRelay, ToClient};
     vec![
-        cpu("to-peer", "CPU per packet, client to peer", half, BURSTS),
-        cpu("to-client", "CPU per packet, peer to client", half, at(ToClient, BURSTS)),
-        cpu("relay", "CPU per packet, relay to relay", quarter, at(RelayToRelay, BURSTS)),
+        cpu("to-peer", "CPU per packet, client to peer", HALF, BURSTS),
+        cpu("to-client", "CPU per packet, peer to client", HALF, at(ToClient, BURSTS)),
         cpu(
-            "to-peer-spread",
-            "the same spread in time, client to peer",
-            Goal::None,
-            What { together: false, ..BURSTS },
+            "relay",
+            "CPU per packet, relay to relay",
+            Goal::AtMost(0.25),
+            at(RelayToRelay, BURSTS),
         ),
+        cpu("to-peer-spread", "the same spread in time, client to peer", Goal::None, SPREAD),
         cpu(
             "to-client-spread",
             "the same spread in time, peer to client",
             Goal::None,
-            What { together: false, ..at(ToClient, BURSTS) },
+            at(ToClient, SPREAD),
         ),
         cpu("to-peer-alone", "the same sent without GSO, client to peer", Goal::None, ALONE),
         cpu(
@@ -141,6 +190,28 @@ pub fn all() -> Vec<Line> {
             Goal::None,
             What { mode: Mode::Send, ..BURSTS },
         ),
+    ]
+}
+
+fn sizes_and_flows() -> Vec<Line> {
+    use Pattern::ToClient;
+    let few = |name, title, what| Line { rounds: 5, ..cpu(name, title, Goal::None, what) };
+    vec![
+        few("to-peer-100", "CPU per packet of 100 bytes, client to peer", SMALL),
+        few("to-client-100", "CPU per packet of 100 bytes, peer to client", at(ToClient, SMALL)),
+        few("to-peer-1400", "CPU per packet of 1,400 bytes, client to peer", LARGE),
+        few("to-client-1400", "CPU per packet of 1,400 bytes, peer to client", at(ToClient, LARGE)),
+        few("one-flow", "CPU per packet, 1 flow of bursts, client to peer", ONE_FLOW),
+        few(
+            "one-flow-to-client",
+            "CPU per packet, 1 flow of bursts, peer to client",
+            at(ToClient, ONE_FLOW),
+        ),
+        few(
+            "one-flow-single",
+            "CPU per packet, 1 flow of single packets, client to peer",
+            ONE_FLOW_SINGLE,
+        ),
         cpu(
             "flows-to-peer",
             "CPU per packet, 1,000 flows of single packets, client to peer",
@@ -153,333 +224,178 @@ pub fn all() -> Vec<Line> {
             Goal::AtMost(0.8),
             at(ToClient, SINGLE),
         ),
-        line(
+    ]
+}
+
+fn limits() -> Vec<Line> {
+    let highest = |name, title, goal, what| Line {
+        unit: "/s",
+        rounds: 3,
+        prepare: highest_rate,
+        ..cpu(name, title, goal, what)
+    };
+    vec![
+        highest(
             "highest",
             "highest lossless rate, 10 flows, bursts of 8",
-            "/s",
             Goal::AtLeast(1.8),
-            3,
-            highest_rate,
-            What { together: false, ..BURSTS },
+            SPREAD,
         ),
-        line(
+        highest(
             "highest-single",
             "highest lossless rate, 10 flows of single packets",
-            "/s",
             Goal::None,
-            3,
-            highest_rate,
-            What { burst: 1, together: false, ..BURSTS },
+            What { burst: 1, ..SPREAD },
         ),
-        line(
-            "latency",
-            "p99 latency at half of coturn's highest rate",
-            "µs",
-            Goal::AtMost(0.5),
-            9,
-            latency,
-            What { together: false, ..BURSTS },
-        ),
-        line(
-            "allocate",
-            "CPU per Allocate and ChannelBind",
-            "ns",
-            Goal::AtMost(0.2),
-            5,
-            cpu_per_allocation,
-            BURSTS,
-        ),
-        line(
-            "memory",
-            "resident memory per allocation with a channel",
-            "bytes",
-            Goal::AtMost(0.1),
-            2,
-            memory,
-            BURSTS,
-        ),
-        cpu("tcp", "CPU per round trip over TCP", Goal::AtMost(0.6), over(Transport::Tcp)),
-        cpu("tls", "CPU per round trip over TLS", Goal::AtMost(0.6), over(Transport::Tls)),
-        line(
+        Line {
+            unit: "µs",
+            prepare: latency,
+            ..cpu("latency", "p99 latency at half of coturn's highest rate", HALF, SPREAD)
+        },
+        highest(
             "binding",
             "Binding requests per second without loss",
-            "/s",
             Goal::AtLeast(1.5),
-            3,
-            highest_rate,
-            What { pattern: Binding, flows: 64, burst: 1, together: false, ..BURSTS },
+            What { rate: SPREAD.rate, ..BINDING },
         ),
-        cpu(
-            "binding-cpu",
-            "CPU per Binding request",
-            Goal::None,
-            What { pattern: Binding, flows: 64, ..SINGLE },
-        ),
-        line(
+        cpu("binding-cpu", "CPU per Binding request", Goal::None, BINDING),
+    ]
+}
+
+fn allocations() -> Vec<Line> {
+    vec![
+        Line {
+            rounds: 5,
+            prepare: cpu_per_allocation,
+            ..cpu("allocate", "CPU per Allocate and ChannelBind", Goal::AtMost(0.2), BURSTS)
+        },
+        Line {
+            unit: "bytes",
+            rounds: 2,
+            prepare: memory,
+            ..cpu(
+                "memory",
+                "resident memory per allocation with a channel",
+                Goal::AtMost(0.1),
+                with(10_000, BURSTS),
+            )
+        },
+        ratio(
             "scale",
             "CPU per packet with 10,000 allocations over that with 10, of which 10 send",
-            "×",
             Goal::AtMost(1.3),
-            5,
-            scale_idle,
-            What { flows: FEW, ..SINGLE },
+            scale::beside_idle,
+            with(10_000, FEW),
         ),
-        line(
+        ratio(
             "scale-active",
             "CPU per packet with 10,000 allocations over that with 10, all send",
-            "×",
             Goal::None,
-            5,
-            scale_active,
-            What { flows: FEW, pattern: ToPeer, ..SINGLE },
-        ),
-        line(
-            "uclient",
-            "CPU per message of turnutils_uclient, to each other",
-            "ns",
-            Goal::None,
-            3,
-            uclient_to_each_other,
-            BURSTS,
-        ),
-        line(
-            "uclient-echo",
-            "CPU per message of turnutils_uclient, to turnutils_peer",
-            "ns",
-            Goal::None,
-            3,
-            uclient_echo,
-            BURSTS,
+            scale::all_active,
+            with(10_000, FEW),
         ),
     ]
 }
 
-/// A server with its clients: the fleet goes first.
-struct Bed {
-    fleet: Fleet,
-    server: Server,
+fn others() -> Vec<Line> {
+    let stream =
+        |name, title, transport| cpu(name, title, Goal::AtMost(0.6), over(transport, STREAM));
+    let uclient =
+        |name, title, prepare| Line { rounds: 3, prepare, ..cpu(name, title, Goal::None, BURSTS) };
+    vec![
+        stream("tcp", "CPU per round trip over TCP", Transport::Tcp),
+        stream("tls", "CPU per round trip over TLS", Transport::Tls),
+        uclient(
+            "uclient",
+            "CPU per message of turnutils_uclient, to each other",
+            uclient_to_each_other,
+        ),
+        uclient(
+            "uclient-echo",
+            "CPU per message of turnutils_uclient, to turnutils_peer",
+            uclient_echo,
+        ),
+    ]
 }
 
-impl Line {
-    /// Measures with 1,000 flows where the scene has time for it.
-    fn flows(&self, scene: &Scene) -> u32 {
-        if scene.quick { self.what.flows.min(20) } else { self.what.flows }
-    }
-
-    fn order(&self, scene: &Scene) -> Order {
-        Order {
-            rate: if scene.quick { self.what.rate / 20 } else { self.what.rate },
-            burst: self.what.burst,
-            size: SIZE,
-            duration: Duration::from_millis(if scene.quick { 200 } else { 2000 }),
-            together: self.what.together,
-            one_by_one: self.what.one_by_one,
-        }
-    }
-
-    fn bed(&self, scene: &Scene, contender: &Contender, flows: u32) -> Option<Bed> {
-        if !contender.speaks(self.what.transport) {
-            return None;
-        }
-        let server = contender.start(scene.server_core);
-        Some(Bed { fleet: self.fleet(scene, &server, flows), server })
-    }
-
-    fn fleet(&self, scene: &Scene, server: &Server, flows: u32) -> Fleet {
-        let shape = Shape {
-            pattern: self.what.pattern,
-            mode: self.what.mode,
-            clients: flows,
-            threads: vec![Core::Pinned(scene.generator_core)],
-            local: Vec::new(),
-            login: Server::login(),
-            public: false,
-        };
-        let target = server.target(self.what.transport);
-        Fleet::open(&target, Some(&Trust::anyone()), shape, |_| ())
-            .unwrap_or_else(|error| panic!("{}: {}: {error}", self.name, server.name))
-    }
-}
-
-impl Bed {
-    fn drive(&mut self, order: Order) -> Report {
-        let Self { fleet, server } = self;
-        fleet
-            .drive(order, Some(server.pid()), |_| ())
-            .unwrap_or_else(|error| panic!("{}: {error}", server.name))
-    }
-
-    /// CPU time of the server for a packet, in nanoseconds. What is lost costs less than what is
-    /// delivered, so a measurement with more than a little of it is made again.
-    fn cpu(&mut self, order: Order) -> f64 {
-        let mut report = self.drive(order);
-        for _ in 0..ATTEMPTS {
-            if report.loss_percent() <= LOSS_PERCENT_MAX {
-                break;
-            }
-            eprintln!("  {}: {:.1} % were lost", self.server.name, report.loss_percent());
-            report = self.drive(order);
-        }
-        report.server.map_or(f64::NAN, |server| server.cpu_ns_per_packet)
-    }
-}
-
-fn cpu_per_packet(line: &Line, scene: &Scene, contender: &Contender) -> Option<Probe> {
-    let order = line.order(scene);
-    let mut bed = line.bed(scene, contender, line.flows(scene))?;
-    Some(Box::new(move || bed.cpu(order)))
-}
-
-fn highest_rate(line: &Line, scene: &Scene, contender: &Contender) -> Option<Probe> {
-    let order = line.order(scene);
-    let mut bed = line.bed(scene, contender, line.flows(scene))?;
-    let to = if scene.quick { order.rate * 2 } else { RATE_MAX };
-    Some(Box::new(move || search(&mut bed, order, to)))
-}
-
-fn search(bed: &mut Bed, order: Order, to: u64) -> f64 {
-    let search = Search { from: order.rate, to };
-    let found = search.run(|rate| {
-        let duration = order.duration.min(Duration::from_secs(1));
-        let report = bed.drive(Order { rate, duration, ..order });
-        Ok::<_, ()>(match report {
-            Report { generator, unsent, .. } if generator.too_slow || unsent > 0 => Trial::TooSlow,
-            Report { lost: 0, .. } => Trial::Lossless,
-            _ => Trial::Lossy,
-        })
-    });
-    let found = found.unwrap_or_else(|()| unreachable!("no trial fails"));
-    if found.limited_by_generator {
-        eprintln!("  {}: the generator was the limit at {}/s", bed.server.name, found.rate);
-    }
-    found.rate as f64
-}
-
-/// The rate is half of the highest of the last coturn, found once for all.
-fn latency(line: &Line, scene: &Scene, contender: &Contender) -> Option<Probe> {
-    static RATE: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
-    let order = line.order(scene);
-    let rate = *RATE.get_or_init(|| {
-        let all = Contender::all();
-        let is_coturn = |contender: &&Contender| matches!(contender, Contender::Coturn { .. });
-        let reference = all.iter().rev().find(is_coturn).unwrap_or(&Contender::Hairpin);
-        let mut bed = line.bed(scene, reference, line.flows(scene)).expect("all speak UDP");
-        let to = if scene.quick { order.rate } else { RATE_MAX };
-        let rate = (search(&mut bed, order, to) / 2.0) as u64;
-        eprintln!("  half of the highest rate of {}: {rate}/s", bed.server.name);
-        rate.max(1000)
-    });
-    let mut bed = line.bed(scene, contender, line.flows(scene))?;
-    Some(Box::new(move || bed.drive(Order { rate, ..order }).latency.p99_us))
-}
-
-/// With the challenge that each client has to get first.
-fn cpu_per_allocation(line: &Line, scene: &Scene, contender: &Contender) -> Option<Probe> {
-    let server = contender.start(scene.server_core);
-    let (line, scene) = (Line { ..*line }, *scene);
-    let allocations = if scene.quick { 20 } else { OPENED };
-    Some(Box::new(move || {
-        let before = server.usage().cpu;
-        let fleet = line.fleet(&scene, &server, allocations);
-        let used = server.usage().cpu.saturating_sub(before);
-        drop(fleet);
-        used.as_nanos() as f64 / f64::from(allocations)
-    }))
-}
-
-/// Memory does not go back, so each round has a server of its own.
-fn memory(line: &Line, scene: &Scene, contender: &Contender) -> Option<Probe> {
-    let (line, scene, contender) = (Line { ..*line }, *scene, contender.clone());
-    let allocations = if scene.quick { 100 } else { RESIDENT };
-    Some(Box::new(move || {
-        let server = contender.start(scene.server_core);
-        let warm = line.fleet(&scene, &server, WARM);
-        let before = server.usage().resident;
-        let fleet = line.fleet(&scene, &server, allocations);
-        let more = server.usage().resident.saturating_sub(before);
-        drop((fleet, warm));
-        more as f64 / f64::from(allocations)
-    }))
-}
-
-fn scale_idle(line: &Line, scene: &Scene, contender: &Contender) -> Option<Probe> {
-    let order = line.order(scene);
-    let mut few = line.bed(scene, contender, FEW)?;
-    let mut many = line.bed(scene, contender, FEW)?;
-    let idle = line.fleet(scene, &many.server, many_of(scene) - FEW);
-    Some(Box::new(move || {
-        let _held = &idle;
-        many.cpu(order) / few.cpu(order)
-    }))
-}
-
-fn scale_active(line: &Line, scene: &Scene, contender: &Contender) -> Option<Probe> {
-    let order = line.order(scene);
-    let mut few = line.bed(scene, contender, FEW)?;
-    let mut many = line.bed(scene, contender, many_of(scene))?;
-    Some(Box::new(move || many.cpu(order) / few.cpu(order)))
-}
-
-fn many_of(scene: &Scene) -> u32 {
-    if scene.quick { 50 } else { MANY }
-}
-
-fn uclient_to_each_other(_: &Line, scene: &Scene, contender: &Contender) -> Option<Probe> {
-    uclient(scene, contender, None)
-}
-
-fn uclient_echo(_: &Line, scene: &Scene, contender: &Contender) -> Option<Probe> {
-    // Beside the servers, which are three apart.
-    const PEER_PORT: u16 = 3_998;
-    let peer = Command::new("turnutils_peer")
-        .args(["-L", "127.0.0.1", "-p", &PEER_PORT.to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    uclient(scene, contender, Some(Killed(peer, PEER_PORT)))
-}
-
-/// A helper that ends with its measurement.
-struct Killed(std::process::Child, u16);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A load that this project did not write: CPU for each message that came back.
-fn uclient(scene: &Scene, contender: &Contender, peer: Option<Killed>) -> Option<Probe> {
-    let server = contender.start(scene.server_core);
-    let (core, messages) = (scene.generator_core, if scene.quick { "20" } else { "1000" });
-    let way = match &peer {
-        None => vec!["-y".to_owned()],
-        Some(Killed(_, port)) => ["-e", "127.0.0.1", "-r"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain([port.to_string()])
-            .collect(),
+/// What takes many sockets and long.
+fn many() -> Vec<Line> {
+    let once = |name, title, unit, prepare, allocations| Line {
+        unit,
+        rounds: 1,
+        prepare,
+        scale: true,
+        ..cpu(name, title, Goal::None, with(allocations, BURSTS))
     };
-    Some(Box::new(move || {
-        let _held = &peer;
-        let before = server.usage().cpu;
-        // -s: Send indications, for its channel numbers are those of RFC 5766; -c: no RTCP.
-        let output = Command::new("taskset")
-            .args(["-c", &core.to_string(), "turnutils_uclient"])
-            .args(["-u", "bench", "-w", "bench", "-s", "-c", "-n", messages, "-m", "10"])
-            .args(["-l", "1000", "-z", "1", "-p", &server.port.to_string()])
-            .args(&way)
-            .arg("127.0.0.1")
-            .output();
-        let used = server.usage().cpu.saturating_sub(before);
-        let output = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        let received = output.ok().and_then(|text| {
-            let (_, rest) = text.rsplit_once("tot_recv_msgs=")?;
-            let digits = rest.split(|char: char| !char.is_ascii_digit()).next()?;
-            digits.parse::<u64>().ok().filter(|received| *received > 0)
-        });
-        received.map_or(f64::NAN, |received| used.as_nanos() as f64 / received as f64)
-    }))
+    let beside = |name, title, allocations| Line {
+        scale: true,
+        ..ratio(name, title, Goal::AtMost(1.3), scale::beside_idle, with(allocations, FEW))
+    };
+    let [thousand, ten_thousand, hundred_thousand] = [1_000, 10_000, 100_000];
+    vec![
+        beside("scale-1k", "CPU per packet with 1,000 allocations over that with 10", thousand),
+        beside(
+            "scale-100k",
+            "CPU per packet with 100,000 allocations over that with 10",
+            hundred_thousand,
+        ),
+        once("open-1k", "time per allocation, opening 1,000", "µs", scale::time_to_open, thousand),
+        once(
+            "open-10k",
+            "time per allocation, opening 10,000",
+            "µs",
+            scale::time_to_open,
+            ten_thousand,
+        ),
+        once(
+            "open-100k",
+            "time per allocation, opening 100,000",
+            "µs",
+            scale::time_to_open,
+            hundred_thousand,
+        ),
+        once(
+            "allocate-100k",
+            "CPU per Allocate and ChannelBind, opening 100,000",
+            "ns",
+            scale::cpu_to_open,
+            hundred_thousand,
+        ),
+        once(
+            "memory-1k",
+            "resident memory per allocation, of 1,000",
+            "bytes",
+            scale::memory,
+            thousand,
+        ),
+        once(
+            "memory-100k",
+            "resident memory per allocation, of 100,000",
+            "bytes",
+            scale::memory,
+            hundred_thousand,
+        ),
+        once(
+            "expire-10k",
+            "CPU per allocation that expires, of 10,000 at once",
+            "ns",
+            scale::cpu_to_expire,
+            ten_thousand,
+        ),
+        once("stall-10k", "longest wait for an echo meanwhile", "µs", scale::stall, ten_thousand),
+        once(
+            "expire-100k",
+            "CPU per allocation that expires, of 100,000 at once",
+            "ns",
+            scale::cpu_to_expire,
+            hundred_thousand,
+        ),
+        once(
+            "stall-100k",
+            "longest wait for an echo meanwhile",
+            "µs",
+            scale::stall,
+            hundred_thousand,
+        ),
+    ]
 }

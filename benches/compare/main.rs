@@ -4,13 +4,22 @@
 //! another core. Rounds alternate between the servers, and the first round is thrown away. What
 //! counts is the ratio of the medians.
 //!
-//! `-- LINE…` runs only those lines, `-- --list` names them, `-- --quick` is a smoke test. Debian's
+//! `-- LINE…` runs only those lines, `-- --list` names them, `-- --quick` is a smoke test.
+//! `-- --scale` adds the lines that hold many allocations at once, up to 100,000, which takes more than
+//! half an hour: wall and CPU time to open them, memory, CPU per packet beside them, and what it costs
+//! that they expire at once. Clients come from eight loopback addresses, and hairpin and coturn relay
+//! from as many. Each allocation is a socket of the server and one of the generator; where the hard
+//! limit of open files is below that, as many are held as there is room for, and the line says so.
+//!
+//! A highest rate at which the generator was at its end is shown as a lower bound (≥). Debian's
 //! coturn is taken when it is there (`apt install coturn`); another one by `COTURN_BINARY`, pion's
 //! `turn-server/simple` by `PION_BINARY`.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, missing_debug_implementations)]
 
 mod lines;
+mod measure;
 mod plot;
+mod scale;
 mod server;
 mod table;
 
@@ -18,15 +27,19 @@ use std::fs;
 use std::path::PathBuf;
 
 use clap::Parser;
-use lines::{Line, Scene};
+use hairpin::net::sys;
+use lines::{Figure, Line, Scene};
 use serde_json::json;
 use server::Contender;
 use table::{Row, Series};
 
 #[derive(Debug, Parser)]
 struct Options {
-    /// Lines to run; all if none is named.
+    /// Lines to run; all but those of --scale if none is named.
     lines: Vec<String>,
+    /// Run the lines with many allocations too: they take many sockets, and long.
+    #[arg(long)]
+    scale: bool,
     /// Name the lines.
     #[arg(long)]
     list: bool,
@@ -57,7 +70,10 @@ fn main() {
     let &[generator_core, server_core] = &options.cores[..] else {
         panic!("--cores takes two numbers");
     };
-    let scene = Scene { generator_core, server_core, quick: options.quick };
+    // The servers inherit it. What cannot be raised leaves room for fewer allocations.
+    let _ = sys::raise_descriptor_limit();
+    let descriptors = sys::descriptor_limit();
+    let scene = Scene { generator_core, server_core, quick: options.quick, descriptors };
     let contenders = Contender::all();
     if contenders.len() == 1 {
         println!("no other server on this machine: hairpin alone (apt install coturn)");
@@ -84,19 +100,29 @@ fn chosen(options: &Options) -> Vec<Line> {
     for name in &options.lines {
         assert!(lines.iter().any(|line| line.name == name), "no line {name}; --list names them");
     }
-    lines.retain(|line| options.lines.is_empty() || options.lines.iter().any(|it| it == line.name));
+    let all = options.lines.is_empty();
+    lines.retain(|line| {
+        let by_name = options.lines.iter().any(|name| name == line.name);
+        by_name || (all && (!line.scale || options.scale || options.list))
+    });
     lines
 }
 
 /// All contenders in turn, round by round. A line that is a ratio in itself takes one contender
-/// after the other: each needs more sockets than a process may have for all of them.
+/// after the other: each needs more sockets than a process may have for all of them. So does one with
+/// very many.
 fn run(line: Line, scene: &Scene, contenders: &[Contender], rounds: usize) -> Row {
-    let at_once = if line.unit == "×" { 1 } else { contenders.len() };
+    let at_once = if line.unit == "×" || line.scale { 1 } else { contenders.len() };
     let series = contenders
         .chunks(at_once)
         .flat_map(|contenders| alternate(&line, scene, contenders, rounds))
         .collect();
-    Row { line, series }
+    let held = scene.room_for(line.what.allocations);
+    let limit = scene.descriptors.filter(|_| held < line.what.allocations && !scene.quick);
+    let note = limit.map(|limit| {
+        format!("with {held} allocations: this machine lets a process open {limit} files")
+    });
+    Row { line, series, held, note }
 }
 
 fn alternate(line: &Line, scene: &Scene, contenders: &[Contender], rounds: usize) -> Vec<Series> {
@@ -106,7 +132,9 @@ fn alternate(line: &Line, scene: &Scene, contenders: &[Contender], rounds: usize
         .iter()
         .map(|contender| Series { contender: contender.name().to_owned(), rounds: Vec::new() })
         .collect();
-    for round in 0..=rounds {
+    // Where each round has a server of its own there is nothing to warm up.
+    let warm_up = usize::from(!line.scale || line.unit == "×");
+    for round in 1 - warm_up..=rounds {
         for (probe, series) in probes.iter_mut().zip(&mut series) {
             let Some(probe) = probe else { continue };
             let figure = probe();
@@ -130,6 +158,7 @@ fn write(options: &Options, scene: &Scene, rows: &[Row]) {
         "generator_core": scene.generator_core,
         "server_core": scene.server_core,
         "quick": scene.quick,
+        "descriptors": scene.descriptors,
         "lines": rows.iter().map(Row::json).collect::<Vec<_>>(),
     });
     fs::create_dir_all(&options.out).unwrap();
@@ -141,7 +170,8 @@ fn write(options: &Options, scene: &Scene, rows: &[Row]) {
 fn assert_whole(rows: &[Row]) {
     for row in rows {
         for series in &row.series {
-            let whole = series.rounds.iter().all(|figure| figure.is_finite() && *figure >= 0.0);
+            let is_whole = |figure: &Figure| figure.value.is_finite() && figure.value >= 0.0;
+            let whole = series.rounds.iter().all(is_whole);
             assert!(whole, "{}: {} {:?}", row.line.name, series.contender, series.rounds);
         }
         assert!(!row.series[0].rounds.is_empty(), "{}: nothing measured", row.line.name);

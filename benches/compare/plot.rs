@@ -52,12 +52,17 @@ pub fn svg(rows: &[Row]) -> String {
 /// Turned round where more is better.
 fn as_cost(ratio: Ratio, unit: &str) -> Ratio {
     match unit {
-        "/s" => Ratio { median: 1.0 / ratio.median, low: 1.0 / ratio.high, high: 1.0 / ratio.low },
+        "/s" => Ratio {
+            median: 1.0 / ratio.median,
+            low: 1.0 / ratio.high,
+            high: 1.0 / ratio.low,
+            bound: ratio.bound.turned(),
+        },
         _ => ratio,
     }
 }
 
-fn bar(body: &mut String, y: f64, colour: &str, Ratio { median, low, high }: Ratio) {
+fn bar(body: &mut String, y: f64, colour: &str, Ratio { median, low, high, bound }: Ratio) {
     let x = |ratio: f64| LEFT + UNIT * ratio.clamp(0.0, RATIO_MAX);
     let (width, middle) = (x(median) - LEFT, y + BAR / 2.0 - 1.0);
     let _ = writeln!(
@@ -73,7 +78,7 @@ fn bar(body: &mut String, y: f64, colour: &str, Ratio { median, low, high }: Rat
         x(high)
     );
     // In a column of their own, away from the goals.
-    text(body, WIDTH - 20.0, y + BAR - 4.0, "end", &format!("{median:.2}"));
+    text(body, WIDTH - 20.0, y + BAR - 4.0, "end", &format!("{}{median:.2}", bound.mark()));
 }
 
 fn goal(body: &mut String, from: f64, to: f64, goal: Goal) {

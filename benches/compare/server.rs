@@ -1,7 +1,7 @@
 //! The servers that are compared, as processes of their own on one core.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -18,6 +18,28 @@ const REALM: &str = "localhost";
 const RELAY_PORTS: [&str; 2] = ["10000", "31999"];
 /// Servers listen on this port, and each next one three above; see `RELAY_PORTS`.
 const FIRST_PORT: u16 = 4_000;
+
+/// Addresses that clients come from, and that servers relay from, where there are many of both: the
+/// ports above have room for 22,000 allocations of one, and Linux for 28,000 clients.
+const SCALE_ADDRESSES: u8 = 8;
+
+/// How a server is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Lab {
+    /// Relay addresses: 127.0.0.1 and those after it.
+    pub addresses: u8,
+    /// How long an allocation lives, whatever its client asks for.
+    pub lifetime_secs: Option<u64>,
+}
+
+impl Lab {
+    pub const PLAIN: Self = Self { addresses: 1, lifetime_secs: None };
+    pub const SCALE: Self = Self { addresses: SCALE_ADDRESSES, lifetime_secs: None };
+
+    fn addresses(self) -> Vec<String> {
+        (1..=self.addresses).map(|last| format!("127.0.0.{last}")).collect()
+    }
+}
 
 /// A program to compare.
 #[derive(Clone, Debug)]
@@ -56,8 +78,18 @@ impl Contender {
         !matches!(self, Self::Pion { .. }) || transport == Transport::Udp
     }
 
+    /// Whether it can relay from several addresses, and end allocations when told.
+    pub fn scales(&self) -> bool {
+        !matches!(self, Self::Pion { .. })
+    }
+
     /// Starts it with one relay thread on core `core`; returns when it answers.
     pub fn start(&self, core: usize) -> Server {
+        self.start_in(core, Lab::PLAIN)
+    }
+
+    /// The same, told what `lab` says.
+    pub fn start_in(&self, core: usize, lab: Lab) -> Server {
         static NEXT: AtomicU16 = AtomicU16::new(FIRST_PORT);
         let port = NEXT.fetch_add(3, Ordering::Relaxed);
         let folder = tempfile::tempdir().unwrap();
@@ -65,9 +97,9 @@ impl Contender {
         let mut command = Command::new("taskset");
         command.args(["-c", &core.to_string()]);
         match self {
-            Self::Hairpin => hairpin(&mut command, port, folder.path(), &files),
+            Self::Hairpin => hairpin(&mut command, port, folder.path(), &files, lab),
             Self::Coturn { binary, .. } => {
-                coturn(&mut command, binary, port, folder.path(), &files)
+                coturn(&mut command, binary, port, folder.path(), &files, lab);
             }
             Self::Pion { binary } => pion(&mut command, binary, port),
         }
@@ -85,6 +117,7 @@ impl Contender {
             // hairpin has TLS on all ports, coturn only on its own.
             tls_port: if matches!(self, Self::Hairpin) { port } else { port + 1 },
             folder,
+            lab,
         };
         server.wait_until_it_answers();
         server
@@ -99,15 +132,19 @@ fn version(binary: &Path) -> String {
     found.unwrap_or_default()
 }
 
-fn hairpin(command: &mut Command, port: u16, folder: &Path, files: &Certificate) {
+fn hairpin(command: &mut Command, port: u16, folder: &Path, files: &Certificate, lab: Lab) {
     let [low, high] = RELAY_PORTS;
+    let addresses = lab.addresses();
+    let lifetime = lab.lifetime_secs.map_or_else(String::new, |seconds| {
+        format!("default_lifetime = \"{seconds}s\"\nmax_lifetime = \"{seconds}s\"\n")
+    });
     let text = format!(
         "realm = \"{REALM}\"\nlisten = [\"127.0.0.1:{port}\"]\nthreads = 1\n\
          [tls]\ncert = {:?}\nkey = {:?}\n\
-         [relay]\nports = \"{low}-{high}\"\n\
+         [relay]\nports = \"{low}-{high}\"\naddresses = {addresses:?}\n\
          [auth]\nusers = {{ {USER} = \"{PASSWORD}\" }}\n\
          [peers]\nallow = [\"127.0.0.0/8\"]\n\
-         [limits]\nallocations_per_user = 0\nunauthenticated_per_source = 0\n\
+         [limits]\nallocations_per_user = 0\nunauthenticated_per_source = 0\n{lifetime}\
          [http]\nlisten = []\n[log]\nlevel = \"warn\"\n",
         files.cert, files.key,
     );
@@ -116,12 +153,21 @@ fn hairpin(command: &mut Command, port: u16, folder: &Path, files: &Certificate)
     command.arg(env!("CARGO_BIN_EXE_hairpin")).arg("serve").arg("--config").arg(file);
 }
 
-fn coturn(command: &mut Command, binary: &Path, port: u16, folder: &Path, files: &Certificate) {
+fn coturn(
+    command: &mut Command,
+    binary: &Path,
+    port: u16,
+    folder: &Path,
+    files: &Certificate,
+    lab: Lab,
+) {
     let [low, high] = RELAY_PORTS;
     command
         .arg(binary)
         .args(["-n", "--no-dtls", "--no-cli", "--lt-cred-mech", "--no-rfc5780"])
-        .args(["--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1"])
+        .args(["--listening-ip", "127.0.0.1"])
+        .args(lab.addresses().iter().map(|address| format!("--relay-ip={address}")))
+        .args(lab.lifetime_secs.map(|seconds| format!("--max-allocate-lifetime={seconds}")))
         .args(["--listening-port", &port.to_string()])
         .args(["--tls-listening-port", &(port + 1).to_string()])
         .args(["--relay-threads", "1", "--min-port", low, "--max-port", high])
@@ -178,6 +224,7 @@ pub struct Server {
     pub port: u16,
     tls_port: u16,
     folder: TempDir,
+    lab: Lab,
 }
 
 impl Server {
@@ -192,6 +239,19 @@ impl Server {
 
     pub fn usage(&self) -> Usage {
         Usage::of(self.pid()).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    /// Files and sockets that it has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+
+    /// Where clients are to come from; empty where one address has room for them.
+    pub fn client_addresses(&self) -> Vec<IpAddr> {
+        match self.lab.addresses {
+            1 => Vec::new(),
+            count => (1..=count).map(|last| IpAddr::from([127, 0, 0, last])).collect(),
+        }
     }
 
     pub fn login() -> Login {

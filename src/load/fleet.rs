@@ -119,9 +119,7 @@ impl Fleet {
     ) -> Result<Report, Error> {
         let order = bounded(order);
         if clock::now().instant - self.renewed > RENEW_AFTER {
-            self.tell(Task::Renew);
-            self.collect(|_| ())?;
-            self.renewed = clock::now().instant;
+            self.renew()?;
         }
         let server_before = server.map(Usage::of).transpose()?;
         let (own_before, begin) = (Usage::own().ok(), clock::now().instant);
@@ -144,6 +142,18 @@ impl Fleet {
             threads: self.threads.len(),
         };
         Ok(Report::new(&order, tally, readings))
+    }
+
+    /// Renews all allocations, with their permissions and channels, as a drive does by itself where the
+    /// last time is long ago.
+    ///
+    /// # Errors
+    /// Where the server has deleted some of them.
+    pub fn renew(&mut self) -> Result<(), Error> {
+        self.tell(Task::Renew);
+        self.collect(|_| ())?;
+        self.renewed = clock::now().instant;
+        Ok(())
     }
 
     fn tell(&self, task: Task) {
