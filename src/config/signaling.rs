@@ -60,6 +60,7 @@ pub(super) fn config(
                 Replace::Always => signal::Replace::Always,
             },
             connections_per_source: signal::CONNECTIONS_PER_SOURCE,
+            outbound_bytes_in_all: signal::OUTBOUND_BYTES_IN_ALL,
         },
         origins: Origins {
             allowed: own.origins.clone(),

@@ -59,8 +59,12 @@ pub const CONNECTIONS_PER_SOURCE: usize = 256;
 pub const OUTBOUND_MESSAGES: usize = 512;
 /// The same in bytes.
 pub const OUTBOUND_BYTES: usize = 1024 * 1024;
-/// Bytes that wait for all connections together.
+/// Bytes that wait for all connections together; where there are more, the connection that most
+/// wait for is closed.
 pub const OUTBOUND_BYTES_IN_ALL: usize = 256 * 1024 * 1024;
+/// How long messages wait for a connection that takes none. It has to take one 64 KB message in
+/// this time, which the slowest of networks carry.
+pub const UNREAD: Duration = Duration::from_secs(20);
 /// How long a lost peer's place is kept; in this time its loss is no leave.
 pub const RESUME_WINDOW: Duration = Duration::from_secs(30);
 /// How long a message waits for a lost peer.
@@ -93,6 +97,8 @@ pub struct Config {
     pub replace: Replace,
     /// Connections of one source address that is not loopback; 0 is [`CONNECTIONS_PER_SOURCE`].
     pub connections_per_source: usize,
+    /// Bytes that wait for all connections together; 0 is [`OUTBOUND_BYTES_IN_ALL`].
+    pub outbound_bytes_in_all: usize,
 }
 
 /// What a join needs to take over an id that another connection holds.

@@ -7,7 +7,7 @@ use hairpin::config::Config;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::common::TestServer;
@@ -73,7 +73,15 @@ pub(crate) async fn handshake(
     path: &str,
     headers: &[(&str, &str)],
 ) -> (TcpStream, String, Vec<u8>) {
-    let mut stream = TcpStream::connect(server).await.unwrap();
+    handshake_on(TcpStream::connect(server).await.unwrap(), path, headers).await
+}
+
+async fn handshake_on(
+    mut stream: TcpStream,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (TcpStream, String, Vec<u8>) {
+    let server = stream.peer_addr().unwrap();
     let mut request = format!("GET {path} HTTP/1.1\r\nHost: {server}\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
@@ -106,8 +114,19 @@ impl Socket {
         Self::connect_to(server, "/ws").await
     }
 
+    /// One whose kernel, and the server's on its behalf, has little room for what is not read.
+    pub(crate) async fn connect_narrow(server: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket2::SockRef::from(&socket).set_tcp_mss(536).unwrap();
+        Self::open(handshake_on(socket.connect(server).await.unwrap(), "/ws", &GOOD).await)
+    }
+
     pub(crate) async fn connect_to(server: SocketAddr, path: &str) -> Self {
-        let (stream, head, buffer) = handshake(server, path, &GOOD).await;
+        Self::open(handshake(server, path, &GOOD).await)
+    }
+
+    fn open((stream, head, buffer): (TcpStream, String, Vec<u8>)) -> Self {
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         // RFC 6455 §1.3 has this pair.
         assert!(head.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
