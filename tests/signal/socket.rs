@@ -46,8 +46,12 @@ pub(crate) fn closed_server() -> TestServer {
 
 /// A token for a user and rooms, good for an hour.
 pub(crate) fn token(user: &str, rooms: &[&str]) -> String {
-    let exp = hairpin::net::clock::now().unix_secs + 3600;
-    let claims = json!({ "sub": user, "rooms": rooms, "exp": exp });
+    signed(json!({ "sub": user, "rooms": rooms }))
+}
+
+/// A token that says this, good for an hour.
+pub(crate) fn signed(mut claims: Value) -> String {
+    claims["exp"] = (hairpin::net::clock::now().unix_secs + 3600).into();
     encode(&Header::default(), &claims, &EncodingKey::from_secret(JWT_SECRET.as_bytes())).unwrap()
 }
 
