@@ -18,6 +18,7 @@ pub mod stats;
 mod tests;
 mod timers;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,14 +144,23 @@ pub struct IceServers {
     pub ttl: Duration,
 }
 
+/// Whose credentials are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Account<'a> {
+    /// The user whom a token names.
+    User(&'a str),
+    /// Whoever comes from this address without a token, under whatever id.
+    Guest(IpAddr),
+}
+
 /// What the hub asks of the rest of the server, which knows keys and the wall clock.
 pub trait Authority: Send + Sync {
     /// Who holds this token; `None` where it is not good.
     fn grant(&self, token: &str) -> Option<Grant>;
 
-    /// ICE servers for `user`, good for `at_most` so long; `None` where this user has asked too
-    /// often of late.
-    fn ice_servers(&self, user: &str, at_most: Duration) -> Option<IceServers>;
+    /// ICE servers for this account, good for `at_most` so long; `None` where it has asked too often
+    /// of late.
+    fn ice_servers(&self, account: Account<'_>, at_most: Duration) -> Option<IceServers>;
 }
 
 /// A text that may go to many.

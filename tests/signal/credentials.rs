@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::common::TestServer;
 use crate::socket::{
-    GOOD, JWT_SECRET, ORIGIN, TURN_SECRET, closed_server, handshake, open_server, signed,
+    GOOD, JWT_SECRET, ORIGIN, Socket, TURN_SECRET, closed_server, handshake, open_server, signed,
     token,
 };
 
@@ -154,6 +154,32 @@ async fn in_development_everybody_gets_the_user_of_development() {
     let body = ask(&server, "GET", "/ice-servers", &[]).await.json();
     let ice = &body["iceServers"][0];
     assert_eq!((&ice["username"], &ice["credential"]), (&json!("dev"), &json!("dev")));
+}
+
+/// Each name would be an account of its own otherwise, and alice's a guest's to use up.
+#[tokio::test]
+async fn guests_get_one_account_whatever_they_call_themselves() {
+    let server = TestServer::start(|config| {
+        config.turn.auth.secrets = vec![TURN_SECRET.to_owned()];
+        let signaling = config.http.signaling.as_mut().unwrap();
+        signaling.source = hairpin::http::credentials::Source::Secret(TURN_SECRET.to_owned());
+        signaling.keys.add_secret(JWT_SECRET.as_bytes());
+    });
+    let account = |ice: &Value| {
+        let (_, account) = ice[0]["username"].as_str().unwrap().split_once(':').unwrap();
+        account.to_owned()
+    };
+    for name in ["alice", "mallory"] {
+        let path = format!("/ice-servers?username={name}");
+        let body = ask(&server, "GET", &path, &[]).await.json();
+        assert_eq!(account(&body["iceServers"]), "guest#127.0.0.1", "{body}");
+        let mut socket = Socket::connect(server.http()).await;
+        let (welcome, _) = socket.join(name, "r").await;
+        assert_eq!(account(&welcome["payload"]["iceServers"]), "guest#127.0.0.1");
+    }
+    let bearer = format!("Bearer {}", token("alice", &[]));
+    let body = ask(&server, "GET", "/ice-servers", &[("Authorization", &*bearer)]).await.json();
+    assert_eq!(account(&body["iceServers"]), "alice");
 }
 
 /// The Host of a request could be anybody's.
