@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use hairpin::net::clock;
 use hairpin::signal::{
-    Action, Authority, Config, ConnectionId, Grant, Hub, IceServers, MESSAGE_BURST, PEERS_PER_ROOM,
+    Account, Action, Authority, Config, ConnectionId, Grant, Hub, IceServers, MESSAGE_BURST,
+    PEERS_PER_ROOM,
 };
 use server::Server;
 
@@ -32,7 +33,7 @@ impl Authority for Nobody {
         None
     }
 
-    fn ice_servers(&self, _: &str, _: Duration) -> Option<IceServers> {
+    fn ice_servers(&self, _: Account<'_>, _: Duration) -> Option<IceServers> {
         let json = serde_json::value::to_raw_value(&[0; 0]).unwrap();
         Some(IceServers { json, ttl: Duration::from_secs(3600) })
     }

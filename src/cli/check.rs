@@ -150,10 +150,13 @@ fn relay_as_json(config: &Config) -> Value {
 
 fn signaling_as_json(config: &Config) -> Option<Value> {
     let signaling = config.http.signaling.as_ref()?;
+    let (audience, issuer) = signaling.keys.demands();
     Some(json!({
         "origins": signaling.origins.allowed,
         "open": signaling.hub.open,
         "keys": signaling.keys.len(),
+        "audience": audience,
+        "issuer": issuer,
         "credentials": !matches!(signaling.source, Source::None),
         "replace": match signaling.hub.replace {
             Replace::Secret => "secret",

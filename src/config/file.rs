@@ -144,6 +144,10 @@ pub(super) struct Signaling {
     /// Empty: none.
     pub(super) jwt_secret_file: String,
     pub(super) jwt_public_key_file: FileNames,
+    /// Empty: any.
+    pub(super) jwt_audience: String,
+    /// Empty: any.
+    pub(super) jwt_issuer: String,
     pub(super) replace: Replace,
 }
 

@@ -247,6 +247,13 @@ impl Config {
                 .push("signaling.open: everybody who reaches it gets TURN credentials".to_owned()),
             Source::Secret(_) | Source::Fixed(_) => {}
         }
+        if signaling.keys.may_be_for_others() {
+            warnings.push(
+                "signaling.jwt_audience: not set, so tokens are good here that the holder of the \
+                 private key made for other services"
+                    .to_owned(),
+            );
+        }
         warnings
     }
 

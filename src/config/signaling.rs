@@ -60,6 +60,7 @@ pub(super) fn config(
                 Replace::Always => signal::Replace::Always,
             },
             connections_per_source: signal::CONNECTIONS_PER_SOURCE,
+            outbound_bytes_in_all: signal::OUTBOUND_BYTES_IN_ALL,
         },
         origins: Origins {
             allowed: own.origins.clone(),
@@ -73,8 +74,9 @@ pub(super) fn config(
 }
 
 fn keys(file: &File, reader: &mut Reader<'_>) -> Result<Keys, Fault> {
-    let mut keys = Keys::default();
     let own = &file.signaling;
+    let named = |name: &String| Some(name.clone()).filter(|name| !name.is_empty());
+    let mut keys = Keys::new(named(&own.jwt_audience), named(&own.jwt_issuer));
     if !own.jwt_secret_file.is_empty() {
         let key = Key::new("signaling.jwt_secret_file");
         for secret in reader.secrets(&own.jwt_secret_file, &key)? {

@@ -585,6 +585,33 @@ fn signaling_needs_a_name_and_keys_that_can_serve() {
 }
 
 #[test]
+fn a_public_key_without_an_audience_is_warned_of() {
+    let home = Home::new();
+    // RFC 8410 §10.1.
+    home.write(
+        "key.pem",
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
+         -----END PUBLIC KEY-----\n",
+    );
+    home.write("hs256", "a secret of thirty-two bytes, or more");
+    for (more, is_warned_of) in [
+        ("jwt_public_key_file = \"key.pem\"", true),
+        ("jwt_public_key_file = \"key.pem\"\njwt_issuer = \"login\"", true),
+        ("jwt_public_key_file = \"key.pem\"\njwt_audience = \"turn\"", false),
+        ("jwt_secret_file = \"hs256\"", false),
+    ] {
+        let text = format!("public_host = \"h\"\n[signaling]\nenabled = true\n{more}\n");
+        let (config, _) = home.parse(&text, None).unwrap();
+        let warnings = config.warnings(&Origin::default());
+        let about = warnings.iter().any(|warning| warning.starts_with("signaling.jwt_audience: "));
+        assert_eq!(about, is_warned_of, "{more}: {warnings:?}");
+        let (audience, issuer) = (more.contains("audience"), more.contains("issuer"));
+        let expected = (audience.then_some("turn"), issuer.then_some("login"));
+        assert_eq!(config.http.signaling.unwrap().keys.demands(), expected);
+    }
+}
+
+#[test]
 fn dev_listens_on_this_machine_only() {
     let config = Config::dev();
     let mut listen = config.net.listen.iter().chain(&config.http.listen);

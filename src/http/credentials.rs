@@ -1,10 +1,13 @@
 //! `/ice-servers`: working ICE servers with fresh credentials, for pages and for web services.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ahash::RandomState;
+use axum::Extension;
 use axum::extract::{Query, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -20,7 +23,8 @@ use subtle::ConstantTimeEq;
 use super::origin::only;
 use super::signaling::Shared;
 use super::token::{Keys, is_user};
-use crate::signal::{Authority, Grant, IceServers, Rates};
+use super::ws;
+use crate::signal::{Account, Authority, Grant, IceServers, Rates};
 use crate::turn::Now;
 use crate::turn::rest::Credentials;
 
@@ -30,6 +34,13 @@ const TTL: Duration = Duration::from_secs(3600);
 const ISSUE_INTERVAL: Duration = Duration::from_secs(6);
 /// How many it gets at once: a page that is loaded again and again.
 const ISSUE_BURST: u32 = 30;
+/// How often guests of one source get some, on average: all of an office may be behind its NAT, and it
+/// is one account in any case.
+const GUEST_INTERVAL: Duration = Duration::from_secs(1);
+/// How many they get at once.
+const GUEST_BURST: u32 = 120;
+/// What the account of guests begins with, and no user's name: see [`is_user`].
+const GUEST: &str = "guest#";
 
 /// What credentials are made of.
 #[derive(Clone, Default)]
@@ -77,7 +88,13 @@ pub(super) struct Issuer {
     pub(super) source: Source,
     pub(super) urls: Vec<String>,
     pub(super) clock: fn() -> Now,
-    rates: Mutex<Rates>,
+    rates: Mutex<IssueRates>,
+}
+
+/// Two tables, so that however many guests come, none of them shares a slot with a user.
+struct IssueRates {
+    users: Rates,
+    guests: Rates,
 }
 
 impl Issuer {
@@ -88,24 +105,44 @@ impl Issuer {
         clock: fn() -> Now,
         hasher: RandomState,
     ) -> Self {
-        let rates = Mutex::new(Rates::new(ISSUE_INTERVAL, ISSUE_BURST, hasher));
+        let users = Rates::new(ISSUE_INTERVAL, ISSUE_BURST, hasher.clone());
+        let guests = Rates::new(GUEST_INTERVAL, GUEST_BURST, hasher);
+        let rates = Mutex::new(IssueRates { users, guests });
         Self { keys, source, urls, clock, rates }
     }
 
-    /// Credentials for a user that has not asked too often.
-    fn issue(&self, user: &str, at_most: Duration) -> Result<(Source, Duration), TooOften> {
+    /// Credentials for an account that has not asked too often.
+    fn issue(
+        &self,
+        account: Account<'_>,
+        at_most: Duration,
+    ) -> Result<(Source, Duration), TooOften> {
         let now = (self.clock)();
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        if !rates.admit(user, now.instant) {
+        if !self.admits(account, now.instant) {
             return Err(TooOften);
         }
+        let user = match account {
+            Account::User(user) => Cow::Borrowed(user),
+            Account::Guest(source) => Cow::Owned(format!("{GUEST}{}", subscriber(source))),
+        };
         let ttl = TTL.min(at_most);
         let expires = now.unix_secs.saturating_add(ttl.as_secs());
         let made = match &self.source {
-            Source::Secret(secret) => Source::Fixed(Credentials::mint(secret, user, expires)),
+            Source::Secret(secret) => Source::Fixed(Credentials::mint(secret, &user, expires)),
             other => other.clone(),
         };
         Ok((made, ttl))
+    }
+
+    /// Whether this account has not asked too often. Loopback may at any time: there, a proxy on this
+    /// machine stands for everybody.
+    fn admits(&self, account: Account<'_>, now: Instant) -> bool {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        match account {
+            Account::User(user) => rates.users.admit(user, now),
+            Account::Guest(source) if source.is_loopback() => true,
+            Account::Guest(source) => rates.guests.admit(subscriber(source), now),
+        }
     }
 
     /// An `iceServers` array.
@@ -126,6 +163,15 @@ impl fmt::Debug for Issuer {
     }
 }
 
+/// What the addresses of one subscriber have in common: an IPv4 address, or the /64 of IPv6.
+fn subscriber(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+    }
+}
+
+#[derive(Debug)]
 struct TooOften;
 
 impl Authority for Issuer {
@@ -133,8 +179,8 @@ impl Authority for Issuer {
         self.keys.verify(token, (self.clock)().unix_secs)
     }
 
-    fn ice_servers(&self, user: &str, at_most: Duration) -> Option<IceServers> {
-        let (made, ttl) = self.issue(user, at_most).ok()?;
+    fn ice_servers(&self, account: Account<'_>, at_most: Duration) -> Option<IceServers> {
+        let (made, ttl) = self.issue(account, at_most).ok()?;
         let json = serde_json::value::to_raw_value(&self.ice_servers(&made)).ok()?;
         Some(IceServers { json, ttl })
     }
@@ -152,10 +198,11 @@ pub(super) struct Wish {
 /// Answers `GET` and `POST /ice-servers`.
 pub(super) async fn ice_servers(
     State(shared): State<Shared>,
+    Extension(ws::Source(source)): Extension<ws::Source>,
     headers: HeaderMap,
     Query(wish): Query<Wish>,
 ) -> Response {
-    let mut response = match answer(&shared, &headers, &wish) {
+    let mut response = match answer(&shared, source, &headers, &wish) {
         Ok(body) => ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response(),
         Err(refusal) => refusal.into_response(),
     };
@@ -186,13 +233,20 @@ fn with_cors(shared: &Shared, asked: &HeaderMap, mut response: Response) -> Resp
     response
 }
 
-fn answer(shared: &Shared, headers: &HeaderMap, wish: &Wish) -> Result<Value, Refusal> {
+fn answer(
+    shared: &Shared,
+    source: IpAddr,
+    headers: &HeaderMap,
+    wish: &Wish,
+) -> Result<Value, Refusal> {
     // A web service has no origin; a page always has one.
     if headers.contains_key(ORIGIN) && shared.origins.allowed(headers).is_none() {
         return Err(Refusal::Origin);
     }
     let (user, at_most) = who(shared, headers, wish)?;
-    let (made, ttl) = shared.issuer.issue(&user, at_most).map_err(|TooOften| Refusal::TooOften)?;
+    let account = user.as_deref().map_or(Account::Guest(source), Account::User);
+    let (made, ttl) =
+        shared.issuer.issue(account, at_most).map_err(|TooOften| Refusal::TooOften)?;
     let ttl = ttl.as_secs();
     match (wish.service.as_deref(), made) {
         (None, made) => Ok(json!({ "iceServers": shared.issuer.ice_servers(&made), "ttl": ttl })),
@@ -206,25 +260,27 @@ fn answer(shared: &Shared, headers: &HeaderMap, wish: &Wish) -> Result<Value, Re
     }
 }
 
-/// Whom the credentials are for, and how long they may be good.
-fn who(shared: &Shared, headers: &HeaderMap, wish: &Wish) -> Result<(String, Duration), Refusal> {
-    let named = || match &wish.username {
-        Some(name) if !is_user(name) => Err(Refusal::Username),
-        name => Ok(name.clone()),
-    };
+/// Whom the credentials are for, and how long they may be good. A guest, who is `None`, has no name of
+/// its own choice: each would be a new account, with all that one account may have, or another's.
+fn who(
+    shared: &Shared,
+    headers: &HeaderMap,
+    wish: &Wish,
+) -> Result<(Option<String>, Duration), Refusal> {
     let bearer = only(headers, AUTHORIZATION.as_str()).and_then(bearer);
     let Some(token) = bearer else {
         if !shared.open {
             return Err(Refusal::Unauthorized);
         }
-        return Ok((named()?.unwrap_or_else(|| "guest".to_owned()), Duration::MAX));
+        return Ok((None, Duration::MAX));
     };
     let is_ours = |own: &ApiToken| bool::from(own.0.as_bytes().ct_eq(token.as_bytes()));
     if shared.api_token.as_ref().is_some_and(is_ours) {
-        return Ok((named()?.ok_or(Refusal::Username)?, Duration::MAX));
+        let named = wish.username.clone().filter(|name| is_user(name));
+        return Ok((Some(named.ok_or(Refusal::Username)?), Duration::MAX));
     }
     let grant = shared.issuer.grant(token).ok_or(Refusal::Unauthorized)?;
-    Ok((grant.user, grant.valid_for))
+    Ok((Some(grant.user), grant.valid_for))
 }
 
 fn bearer(header: &str) -> Option<&str> {
@@ -263,5 +319,44 @@ impl IntoResponse for Refusal {
                 (StatusCode::BAD_REQUEST, text).into_response()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock() -> Now {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        #[expect(clippy::disallowed_methods, reason = "an Instant can be had in no other way")]
+        let instant = *START.get_or_init(Instant::now);
+        Now { instant, unix_secs: 1000 }
+    }
+
+    #[test]
+    fn guests_of_one_subscriber_are_one_account_and_leave_users_theirs() {
+        let hasher = RandomState::with_seeds(1, 2, 3, 4);
+        let secret = Source::Secret("secret".to_owned());
+        let issuer = Issuer::new(Keys::default(), secret, Vec::new(), clock, hasher);
+        let issue = |account| {
+            issuer.issue(account, TTL).ok().map(|(made, _)| match made {
+                Source::Fixed(credentials) => credentials.username,
+                Source::None | Source::Secret(_) => panic!("nothing was made"),
+            })
+        };
+        let at = |source: &str| Account::Guest(source.parse().unwrap());
+        assert_eq!(issue(at("192.0.2.1")).as_deref(), Some("4600:guest#192.0.2.1"));
+        let prefix = "4600:guest#2001:db8:0:1::";
+        assert_eq!(issue(at("2001:db8:0:1::7")).as_deref(), Some(prefix));
+        assert_eq!(issue(at("2001:db8:0:1:ffff::1")).as_deref(), Some(prefix));
+        assert!(!is_user("guest#192.0.2.1"), "no token and no web service can name it");
+        let more = (0..1000).filter(|_| issue(at("192.0.2.1")).is_some()).count();
+        assert_eq!(more as u32, GUEST_BURST - 1);
+        // More sources than there are slots.
+        for source in 0..100_000_u32 {
+            issue(Account::Guest(IpAddr::from(source.to_be_bytes())));
+        }
+        assert_eq!(issue(Account::User("alice")).as_deref(), Some("4600:alice"));
+        assert!((0..1000).all(|_| issue(at("127.0.0.1")).is_some()), "it may be a proxy");
     }
 }

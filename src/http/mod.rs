@@ -5,6 +5,7 @@
 //! header bytes, waiting, and connections all have a bound.
 
 pub mod credentials;
+mod health;
 mod metrics;
 pub mod origin;
 mod pages;
@@ -42,6 +43,7 @@ use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
 use crate::turn::stats::Stats;
+use health::Health;
 use signaling::Signaling;
 use slots::{Slot, Slots};
 
@@ -139,7 +141,7 @@ pub type Inspection<'a> = Pin<Box<dyn Future<Output = Option<Snapshot>> + Send +
 
 /// The admin plane's view of the running server.
 pub trait Inspect: Send + Sync + 'static {
-    /// Asks every shard, at each scrape and health check. `None` when one does not answer within
+    /// Asks every shard: at each scrape, and for health once a second at most. `None` when one does not answer within
     /// the implementor's deadline.
     fn snapshot(&self) -> Inspection<'_>;
 
@@ -189,7 +191,8 @@ impl Listeners {
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let pages = if self.pages { pages::routes() } else { Router::new() };
-        let public = public_routes(signaling.clone()).merge(pages);
+        let health = Health::new(Arc::clone(&inspect));
+        let public = public_routes(signaling.clone(), health).merge(pages);
         let public = public.with_state(Arc::clone(&inspect));
         let admin = admin_routes(signaling.clone()).with_state(inspect);
         let router = admin.merge(public.clone());
@@ -323,10 +326,13 @@ fn admin_routes(signaling: Option<Arc<Signaling>>) -> Router<Arc<dyn Inspect>> {
 }
 
 /// What anybody may ask.
-fn public_routes(signaling: Option<Arc<Signaling>>) -> Router<Arc<dyn Inspect>> {
+fn public_routes(
+    signaling: Option<Arc<Signaling>>,
+    health: Arc<Health>,
+) -> Router<Arc<dyn Inspect>> {
     signaling
         .map_or_else(Router::new, signaling::routes)
-        .route("/healthz", get(healthz))
+        .route("/healthz", get(async move || health.answer().await))
         .route("/readyz", get(readyz))
         .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
 }
@@ -341,13 +347,6 @@ async fn metrics(inspect: &dyn Inspect, signaling: Option<&Signaling>) -> Respon
             error!(%error, "cannot write metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
-    }
-}
-
-async fn healthz(State(inspect): State<Arc<dyn Inspect>>) -> (StatusCode, &'static str) {
-    match inspect.snapshot().await {
-        Some(_) => (StatusCode::OK, "ok\n"),
-        None => (StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER),
     }
 }
 

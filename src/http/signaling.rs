@@ -25,7 +25,7 @@ use super::token::Keys;
 use super::ws;
 use crate::signal::{
     self, Action, CloseReason, ConnectionId, Grant, Hub, OUTBOUND_BYTES, OUTBOUND_BYTES_IN_ALL,
-    OUTBOUND_MESSAGES, Refused, Stats,
+    OUTBOUND_MESSAGES, Refused, Stats, UNREAD,
 };
 use crate::turn::Now;
 
@@ -67,6 +67,8 @@ struct State {
     hub: Hub,
     outboxes: SecondaryMap<ConnectionId, Outbox>,
     queued_bytes: usize,
+    /// As many may be queued.
+    queued_bytes_max: usize,
 }
 
 /// What waits for one connection.
@@ -74,6 +76,10 @@ struct State {
 struct Outbox {
     queue: VecDeque<Outbound>,
     bytes: usize,
+    /// When the first in the queue came to be it.
+    first_since: Instant,
+    /// Nothing more is to wait: the hub has been told to close it.
+    is_given_up: bool,
     end: Option<End>,
     bell: Arc<Bell>,
 }
@@ -134,6 +140,10 @@ impl Signaling {
             hub: Hub::new(hub, authority, rng.random()),
             outboxes: SecondaryMap::new(),
             queued_bytes: 0,
+            queued_bytes_max: match hub.outbound_bytes_in_all {
+                0 => OUTBOUND_BYTES_IN_ALL,
+                max => max,
+            },
         };
         Self {
             origins,
@@ -191,8 +201,14 @@ impl Signaling {
         let mut id = Err(Refused::Full);
         self.act(|hub, now| id = hub.connected(source, grant, now));
         let id = id?;
-        let outbox =
-            Outbox { queue: VecDeque::new(), bytes: 0, end: None, bell: Arc::clone(&bell) };
+        let outbox = Outbox {
+            queue: VecDeque::new(),
+            bytes: 0,
+            first_since: (self.issuer.clock)().instant,
+            is_given_up: false,
+            end: None,
+            bell: Arc::clone(&bell),
+        };
         self.lock().outboxes.insert(id, outbox);
         Ok(Attachment { signaling: Arc::clone(self), id, bell, reason: CloseReason::Gone })
     }
@@ -240,8 +256,7 @@ impl State {
             Action::Close { connection, reason, bye } => {
                 let Some(outbox) = self.outboxes.get_mut(connection) else { return };
                 if reason == CloseReason::Slow {
-                    outbox.queue.clear();
-                    self.queued_bytes -= std::mem::take(&mut outbox.bytes);
+                    self.queued_bytes -= outbox.clear();
                 }
                 outbox.end = Some(End { reason, bye });
                 outbox.bell.end.notify_one();
@@ -250,19 +265,50 @@ impl State {
     }
 
     fn push(&mut self, to: ConnectionId, item: Outbound, now: Instant) {
-        let Some(outbox) = self.outboxes.get_mut(to) else { return };
         let bytes = item.bytes();
-        let fits = outbox.queue.len() < OUTBOUND_MESSAGES && outbox.bytes + bytes <= OUTBOUND_BYTES;
-        // Where all is full, those are to go that let messages wait.
-        let is_idle = outbox.queue.is_empty();
-        if !fits || (self.queued_bytes + bytes > OUTBOUND_BYTES_IN_ALL && !is_idle) {
-            self.hub.overflowed(to, now);
-            return;
+        let Some(outbox) = self.outboxes.get(to) else { return };
+        if !outbox.takes(bytes, now) {
+            return self.hub.overflowed(to, now);
+        }
+        self.make_room(bytes, now);
+        // It may have had to go itself.
+        let Some(outbox) = self.outboxes.get_mut(to).filter(|own| !own.is_given_up) else { return };
+        if outbox.queue.is_empty() {
+            outbox.first_since = now;
         }
         outbox.queue.push_back(item);
         outbox.bytes += bytes;
         self.queued_bytes += bytes;
         outbox.bell.send.notify_one();
+    }
+
+    /// Closes those that most waits for until this many bytes fit in: who lets the most messages wait
+    /// must not cost others theirs.
+    fn make_room(&mut self, bytes: usize, now: Instant) {
+        while self.queued_bytes > 0 && self.queued_bytes + bytes > self.queued_bytes_max {
+            let Some((id, largest)) = self.outboxes.iter_mut().max_by_key(|(_, own)| own.bytes)
+            else {
+                return;
+            };
+            self.queued_bytes -= largest.clear();
+            largest.is_given_up = true;
+            self.hub.overflowed(id, now);
+        }
+    }
+}
+
+impl Outbox {
+    /// Whether a message of this many bytes may wait in it.
+    fn takes(&self, bytes: usize, now: Instant) -> bool {
+        let is_read = self.queue.is_empty() || now.duration_since(self.first_since) < UNREAD;
+        let fits = self.queue.len() < OUTBOUND_MESSAGES && self.bytes + bytes <= OUTBOUND_BYTES;
+        is_read && fits && !self.is_given_up
+    }
+
+    /// Forgets what waits, and returns how many bytes that were.
+    fn clear(&mut self) -> usize {
+        self.queue.clear();
+        std::mem::take(&mut self.bytes)
     }
 }
 
@@ -296,9 +342,11 @@ impl Attachment {
 
     /// What to send next.
     pub(super) fn pop(&self) -> Option<Outbound> {
+        let now = (self.signaling.issuer.clock)().instant;
         let mut state = self.signaling.lock();
         let outbox = state.outboxes.get_mut(self.id)?;
         let item = outbox.queue.pop_front()?;
+        outbox.first_since = now;
         outbox.bytes -= item.bytes();
         state.queued_bytes -= item.bytes();
         Some(item)
@@ -332,4 +380,79 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>(signaling: Shared) -> Rou
         .route("/ws", get(ws::upgrade))
         .route("/ice-servers", ice_servers)
         .with_state(signaling)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// It stands: only what the tests say passes.
+    fn clock() -> Now {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        #[expect(clippy::disallowed_methods, reason = "an Instant can be had in no other way")]
+        let instant = *START.get_or_init(Instant::now);
+        Now { instant, unix_secs: 0 }
+    }
+
+    fn signaling(outbound_bytes_in_all: usize) -> Shared {
+        let hub = signal::Config { open: true, outbound_bytes_in_all, ..signal::Config::default() };
+        let config = Config { hub, ..Config::default() };
+        Arc::new(Signaling::new(config, Vec::new(), clock, [7; 32]))
+    }
+
+    fn connect(signaling: &Shared) -> Attachment {
+        signaling.connect(Ipv4Addr::LOCALHOST.into(), None).unwrap()
+    }
+
+    /// Queues a text of this many bytes; returns who is closed for it.
+    fn push(
+        signaling: &Signaling,
+        to: &Attachment,
+        bytes: usize,
+        at: Instant,
+    ) -> Vec<ConnectionId> {
+        let mut state = signaling.lock();
+        state.push(to.id, Outbound::Text("x".repeat(bytes).into()), at);
+        let closed =
+            std::iter::from_fn(|| state.hub.poll_action()).filter_map(|action| match action {
+                Action::Close { connection, reason: CloseReason::Slow, .. } => Some(connection),
+                _ => None,
+            });
+        closed.collect()
+    }
+
+    #[test]
+    fn where_all_is_full_the_connection_that_most_waits_for_is_closed() {
+        let signaling = signaling(1000);
+        let now = clock().instant;
+        let [small, large, other] = [(); 3].map(|()| connect(&signaling));
+        assert_eq!(push(&signaling, &small, 300, now), []);
+        assert_eq!(push(&signaling, &large, 600, now), []);
+        assert_eq!(push(&signaling, &other, 50, now), []);
+        // One message waits for it, and it is not the one to go.
+        assert_eq!(push(&signaling, &other, 60, now), [large.id]);
+        assert_eq!(signaling.lock().queued_bytes, 410);
+        assert_eq!(push(&signaling, &small, 700, now), [small.id], "itself");
+        assert_eq!(signaling.lock().queued_bytes, 110);
+        assert_eq!((other.pop().is_some(), other.pop().is_some()), (true, true));
+        drop((small, large, other));
+        assert_eq!(signaling.lock().queued_bytes, 0);
+    }
+
+    #[test]
+    fn a_connection_that_takes_nothing_for_too_long_is_closed() {
+        let signaling = signaling(0);
+        let now = clock().instant;
+        let [deaf, slow] = [(); 2].map(|()| connect(&signaling));
+        for own in [&deaf, &slow] {
+            assert_eq!(push(&signaling, own, 1, now), []);
+            assert_eq!(push(&signaling, own, 1, now + UNREAD - Duration::from_secs(1)), []);
+        }
+        signaling.lock().outboxes[slow.id].first_since = now + UNREAD / 2;
+        assert_eq!(push(&signaling, &deaf, 1, now + UNREAD), [deaf.id]);
+        assert_eq!(push(&signaling, &slow, 1, now + UNREAD), []);
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -64,11 +64,40 @@ async fn a_silent_shard_fails_health_and_metrics() {
     admin.server.answers.store(false, Ordering::Relaxed);
 
     for path in ["/healthz", "/metrics"] {
-        let (head, body) = admin.request("GET", path).await;
-        assert!(head.starts_with("http/1.1 503 "), "{head}");
+        // The last answer is good for a while.
+        let noticed = async {
+            loop {
+                let (head, body) = admin.request("GET", path).await;
+                if head.starts_with("http/1.1 503 ") {
+                    return body;
+                }
+            }
+        };
+        let body = timeout(HEADER_TIMEOUT, noticed).await.expect("it is noticed");
         assert_eq!(body, "a shard does not answer\n");
     }
     assert!(admin.request("GET", "/readyz").await.0.starts_with("http/1.1 200 "));
+}
+
+/// Anybody may ask, and each time all who relay would have to stop for it.
+#[tokio::test]
+async fn health_is_asked_of_the_shards_once_a_second_at_most() {
+    let admin = Admin::start();
+    let before = Instant::now();
+    for at in 0..200 {
+        let mut visitor = admin.visit_from(Ipv4Addr::from_bits(at)).await;
+        let request = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        visitor.write_all(request).await.unwrap();
+        // Every other one does not wait for the answer.
+        if at % 2 == 0 {
+            assert!(read_to_close(&mut visitor).await.ends_with("\r\n\r\nok\n"));
+        }
+        assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
+    }
+    let asked = admin.server.asked.load(Ordering::Relaxed);
+    assert!(asked <= before.elapsed().as_secs() + 1, "asked {asked} times");
+    assert_eq!(admin.request("GET", "/metrics").await.0.get(..13), Some("http/1.1 200 "));
+    assert_eq!(admin.server.asked.load(Ordering::Relaxed), asked + 1, "the operator asks anew");
 }
 
 #[tokio::test]
@@ -329,8 +358,11 @@ impl Admin {
 
     fn serve(listeners: Listeners) -> Self {
         let address = listeners.addresses()[0];
-        let server =
-            Arc::new(FakeServer { answers: AtomicBool::new(true), ready: AtomicBool::new(true) });
+        let server = Arc::new(FakeServer {
+            answers: AtomicBool::new(true),
+            ready: AtomicBool::new(true),
+            asked: AtomicU64::new(0),
+        });
         let (shutdown, stopped) = oneshot::channel();
         let inspect = Arc::clone(&server);
         let (visitors, arriving) = mpsc::channel(1);
@@ -386,10 +418,12 @@ impl Visitor for Guest {
 struct FakeServer {
     answers: AtomicBool,
     ready: AtomicBool,
+    asked: AtomicU64,
 }
 
 impl Inspect for FakeServer {
     fn snapshot(&self) -> Inspection<'_> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let answers = self.answers.load(Ordering::Relaxed);
         Box::pin(async move {
             answers.then(|| Snapshot { shards: vec![Stats::default(); 2], ..Snapshot::default() })

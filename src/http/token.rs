@@ -18,9 +18,17 @@ const ANY_ROOM: &str = "*";
 /// No connection lives longer, and no clock overflows.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The keys that verify tokens. Each knows its algorithm: a token does not choose.
+/// The keys that verify tokens, and for whom and by whom these must be. Each key knows its algorithm:
+/// a token does not choose.
 #[derive(Clone, Default)]
-pub struct Keys(Vec<(DecodingKey, Validation)>);
+pub struct Keys {
+    keys: Vec<(DecodingKey, Validation)>,
+    has_public: bool,
+    /// One of the `aud` of each token; `None`: it does not matter.
+    audience: Option<String>,
+    /// The `iss` of each token; `None`: it does not matter.
+    issuer: Option<String>,
+}
 
 #[derive(Deserialize)]
 struct Claims {
@@ -29,9 +37,40 @@ struct Claims {
     /// RFC 7519 §2: seconds since 1970, and not always whole ones.
     exp: f64,
     nbf: Option<f64>,
+    aud: Option<Audience>,
+    iss: Option<String>,
+}
+
+/// RFC 7519 §4.1.3.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Audience {
+    fn includes(&self, wanted: &str) -> bool {
+        match self {
+            Self::One(one) => one == wanted,
+            Self::Several(several) => several.iter().any(|one| one == wanted),
+        }
+    }
 }
 
 impl Keys {
+    /// None yet. Tokens must be for this audience and by this issuer; `None`: for or by anybody.
+    #[must_use]
+    pub fn new(audience: Option<String>, issuer: Option<String>) -> Self {
+        Self { audience, issuer, ..Self::default() }
+    }
+
+    /// Whom tokens must be for, and whom by.
+    #[must_use]
+    pub fn demands(&self) -> (Option<&str>, Option<&str>) {
+        (self.audience.as_deref(), self.issuer.as_deref())
+    }
+
     /// A shared secret for HS256.
     pub fn add_secret(&mut self, secret: &[u8]) {
         self.add(DecodingKey::from_secret(secret), Algorithm::HS256);
@@ -42,6 +81,7 @@ impl Keys {
     /// # Errors
     /// When it is neither.
     pub fn add_public(&mut self, pem: &[u8]) -> Result<(), &'static str> {
+        self.has_public = true;
         if let Ok(key) = DecodingKey::from_ed_pem(pem) {
             self.add(key, Algorithm::EdDSA);
             return Ok(());
@@ -58,19 +98,26 @@ impl Keys {
         validation.validate_exp = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        self.0.push((key, validation));
+        self.keys.push((key, validation));
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
     }
 
     /// Whether no token can be verified.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
+    }
+
+    /// Whether a token may be good here that was made for another service: who holds the private
+    /// key to a public one often makes tokens for many.
+    #[must_use]
+    pub fn may_be_for_others(&self) -> bool {
+        self.has_public && self.audience.is_none()
     }
 
     /// What a token says of its holder; `None` where it is not good.
@@ -78,7 +125,7 @@ impl Keys {
         if token.len() > MAX_TOKEN_BYTES {
             return None;
         }
-        let mut keys = self.0.iter();
+        let mut keys = self.keys.iter();
         let claims = keys.find_map(|(key, validation)| {
             decode::<Claims>(token, key, validation).ok().map(|data| data.claims)
         })?;
@@ -87,7 +134,7 @@ impl Keys {
         let left = claims.exp + leeway - now;
         // Written so that what is no number fails too.
         let is_current = left > 0.0 && claims.nbf.is_none_or(|nbf| nbf <= now + leeway);
-        (is_current && is_user(&claims.sub)).then(|| Grant {
+        (is_current && self.is_meant(&claims) && is_user(&claims.sub)).then(|| Grant {
             user: claims.sub,
             rooms: match claims.rooms {
                 None => Rooms::None,
@@ -96,6 +143,14 @@ impl Keys {
             },
             valid_for: Duration::try_from_secs_f64(left).map_or(FOREVER, |left| left.min(FOREVER)),
         })
+    }
+
+    /// Whether a token is for this service, and by whom its tokens must be.
+    fn is_meant(&self, claims: &Claims) -> bool {
+        let is_for =
+            |wanted: &str| claims.aud.as_ref().is_some_and(|audience| audience.includes(wanted));
+        let is_by = |wanted: &str| claims.iss.as_deref() == Some(wanted);
+        self.audience.as_deref().is_none_or(is_for) && self.issuer.as_deref().is_none_or(is_by)
     }
 }
 
@@ -107,7 +162,7 @@ pub(super) fn is_user(name: &str) -> bool {
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").field("count", &self.0.len()).finish_non_exhaustive()
+        f.debug_struct("Keys").field("count", &self.keys.len()).finish_non_exhaustive()
     }
 }
 
@@ -154,6 +209,36 @@ mod tests {
         assert!(!at(json!({ "sub": "a", "exp": -1e300 })));
         assert!(!at(json!({ "sub": "a" })));
         assert!(!at(json!({ "sub": "a", "exp": "later" })));
+    }
+
+    #[test]
+    fn a_token_for_others_or_by_others_is_refused_where_that_matters() {
+        let verify = |keys: &Keys, more: Value| {
+            let mut claims = json!({ "sub": "alice", "exp": NOW + 60 });
+            claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            keys.verify(&signed(&claims), NOW).is_some()
+        };
+        let mut own = keys();
+        assert!(verify(&own, json!({ "aud": "mail", "iss": "login" })));
+        own.audience = Some("turn".to_owned());
+        for (aud, is_good) in [
+            (json!("turn"), true),
+            (json!(["mail", "turn"]), true),
+            (json!("mail"), false),
+            (json!("turn "), false),
+            (json!(["mail"]), false),
+            (json!([]), false),
+            (json!(null), false),
+            (json!(1), false),
+        ] {
+            assert_eq!(verify(&own, json!({ "aud": aud })), is_good, "{aud}");
+        }
+        assert!(!verify(&own, json!({})), "for nobody");
+        own.issuer = Some("login".to_owned());
+        for (iss, is_good) in [(json!("login"), true), (json!("mail"), false), (json!(null), false)]
+        {
+            assert_eq!(verify(&own, json!({ "aud": "turn", "iss": iss })), is_good, "{iss}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::room::Rooms;
 use super::stats::Stats;
 use super::timers::Timers;
 use super::{
-    Authority, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, Grant, HEARTBEAT, IceServers,
+    Account, Authority, CONNECTIONS, CONNECTIONS_PER_SOURCE, Config, Grant, HEARTBEAT, IceServers,
     JOIN_COST, JOINS_PER_SECOND, Text,
 };
 
@@ -257,9 +257,8 @@ impl Hub {
     }
 
     fn hand_out_ice_servers(&mut self, to: ConnectionId, now: Instant) -> Result<(), Problem> {
-        let peer = self.connections.get(to).and_then(|own| own.peer).ok_or(Problem::NotJoined)?;
-        let id = Text::clone(&self.peers[peer].id);
-        let ice = self.ice_servers(to, &id, now).ok_or(Problem::RateLimited)?;
+        self.connections.get(to).and_then(|own| own.peer).ok_or(Problem::NotJoined)?;
+        let ice = self.ice_servers(to, now).ok_or(Problem::RateLimited)?;
         let payload = Ice { ice_servers: &ice.json, ttl: ice.ttl.as_secs() };
         self.send(to, Outgoing::server("ice-servers", payload).text());
         Ok(())
@@ -269,12 +268,12 @@ impl Hub {
     pub(super) fn ice_servers(
         &mut self,
         connection: ConnectionId,
-        id: &str,
         now: Instant,
     ) -> Option<IceServers> {
         let own = self.connections.get_mut(connection)?;
-        let user = own.grant.as_ref().map_or(id, |grant| &grant.user);
-        let ice = self.authority.ice_servers(user, own.valid_for(now))?;
+        let user = own.grant.as_ref().map(|grant| Account::User(&grant.user));
+        let account = user.unwrap_or(Account::Guest(own.source));
+        let ice = self.authority.ice_servers(account, own.valid_for(now))?;
         // Early enough that calls in progress never see them expire.
         own.renew_at = now.checked_add(ice.ttl * 3 / 4);
         self.stats.ice_servers += 1;

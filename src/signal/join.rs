@@ -173,7 +173,7 @@ impl Hub {
             Claim::Resumed(peer) => (Text::clone(&self.peers[*peer].id), Some(*peer)),
             Claim::New { id, .. } => (Text::from(id.as_str()), None),
         };
-        let ice = self.ice_servers(connection, &id, now).ok_or(Problem::RateLimited)?;
+        let ice = self.ice_servers(connection, now).ok_or(Problem::RateLimited)?;
         if let Claim::New { instead_of: Some(other), .. } = claim {
             match self.peers[other].connection() {
                 Some(old) => self.close(old, CloseReason::Replaced, now),

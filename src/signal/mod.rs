@@ -18,6 +18,7 @@ pub mod stats;
 mod tests;
 mod timers;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,8 +60,12 @@ pub const CONNECTIONS_PER_SOURCE: usize = 256;
 pub const OUTBOUND_MESSAGES: usize = 512;
 /// The same in bytes.
 pub const OUTBOUND_BYTES: usize = 1024 * 1024;
-/// Bytes that wait for all connections together.
+/// Bytes that wait for all connections together; where there are more, the connection that most
+/// wait for is closed.
 pub const OUTBOUND_BYTES_IN_ALL: usize = 256 * 1024 * 1024;
+/// How long messages wait for a connection that takes none. It has to take one 64 KB message in
+/// this time, which the slowest of networks carry.
+pub const UNREAD: Duration = Duration::from_secs(20);
 /// How long a lost peer's place is kept; in this time its loss is no leave.
 pub const RESUME_WINDOW: Duration = Duration::from_secs(30);
 /// How long a message waits for a lost peer.
@@ -93,6 +98,8 @@ pub struct Config {
     pub replace: Replace,
     /// Connections of one source address that is not loopback; 0 is [`CONNECTIONS_PER_SOURCE`].
     pub connections_per_source: usize,
+    /// Bytes that wait for all connections together; 0 is [`OUTBOUND_BYTES_IN_ALL`].
+    pub outbound_bytes_in_all: usize,
 }
 
 /// What a join needs to take over an id that another connection holds.
@@ -137,14 +144,23 @@ pub struct IceServers {
     pub ttl: Duration,
 }
 
+/// Whose credentials are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Account<'a> {
+    /// The user whom a token names.
+    User(&'a str),
+    /// Whoever comes from this address without a token, under whatever id.
+    Guest(IpAddr),
+}
+
 /// What the hub asks of the rest of the server, which knows keys and the wall clock.
 pub trait Authority: Send + Sync {
     /// Who holds this token; `None` where it is not good.
     fn grant(&self, token: &str) -> Option<Grant>;
 
-    /// ICE servers for `user`, good for `at_most` so long; `None` where this user has asked too
-    /// often of late.
-    fn ice_servers(&self, user: &str, at_most: Duration) -> Option<IceServers>;
+    /// ICE servers for this account, good for `at_most` so long; `None` where it has asked too often
+    /// of late.
+    fn ice_servers(&self, account: Account<'_>, at_most: Duration) -> Option<IceServers>;
 }
 
 /// A text that may go to many.

@@ -25,7 +25,10 @@ mod joining {
         assert_eq!(welcome["to"], "alice");
         let payload = &welcome["payload"];
         assert_eq!(payload["id"], "alice");
-        assert_eq!(payload["iceServers"], json!([{ "urls": ["stun:h"], "username": "alice" }]));
+        assert_eq!(
+            payload["iceServers"],
+            json!([{ "urls": ["stun:h"], "username": "guest from 192.0.2.1" }])
+        );
         assert_eq!(payload["ttl"], 3600);
         assert_eq!(payload["heartbeat"], 25);
         assert_eq!(payload["resumed"], false);
@@ -686,7 +689,10 @@ mod time {
         let mut world = World::open();
         let alice = world.joined("alice", "r");
         world.say(alice, json!({ "type": "ice-servers" }));
-        assert_eq!(world.next(alice)["payload"]["iceServers"][0]["username"], "alice");
+        assert_eq!(
+            world.next(alice)["payload"]["iceServers"][0]["username"],
+            "guest from 192.0.2.1"
+        );
         world.authority.deny();
         world.say(alice, json!({ "type": "ice-servers" }));
         world.refused(alice, Problem::RateLimited);
@@ -767,10 +773,14 @@ impl Authority for Paper {
         Some(Grant { user: user.to_owned(), rooms, valid_for: TTL })
     }
 
-    fn ice_servers(&self, user: &str, at_most: Duration) -> Option<IceServers> {
+    fn ice_servers(&self, account: Account<'_>, at_most: Duration) -> Option<IceServers> {
         if *self.denies.lock().unwrap() {
             return None;
         }
+        let user = match account {
+            Account::User(user) => user.to_owned(),
+            Account::Guest(source) => format!("guest from {source}"),
+        };
         let list = json!([{ "urls": ["stun:h"], "username": user }]);
         Some(IceServers {
             json: serde_json::value::to_raw_value(&list).unwrap(),

@@ -3,7 +3,7 @@
 use hairpin::signal::{JOIN_COST, MAX_MESSAGE_BYTES, MESSAGE_BURST};
 use serde_json::json;
 
-use crate::common::scrape;
+use crate::common::{TestServer, scrape};
 use crate::socket::{
     BINARY, CLOSE, CONTINUATION, FIN, GOOD, ORIGIN, PING, PONG, Received, Socket, TEXT, frame,
     handshake, open_server,
@@ -159,6 +159,45 @@ async fn floods_close_with_1008() {
     assert_eq!(closed.get(r#"hairpin_signaling_closed_total{reason="rate-limited"}"#), 4.0);
     // That was abuse, and no loss that keeps an id.
     assert_eq!(closed.get(r#"hairpin_signaling_peers{state="lost"}"#), 0.0);
+}
+
+/// Connections that read nothing are filled in turn, until no more may wait for all together, and on.
+#[tokio::test]
+async fn who_reads_nothing_is_closed_and_who_reads_is_not() {
+    const DEAF: usize = 12;
+    let server = TestServer::start(|config| {
+        config.http.signaling.as_mut().unwrap().hub.outbound_bytes_in_all = MAX_MESSAGE_BYTES * 8;
+    });
+    let mut deaf = Vec::new();
+    for at in 0..DEAF {
+        let mut socket = Socket::connect_narrow(server.http()).await;
+        socket.join(&format!("deaf-{at}"), "crowd").await;
+        deaf.push(socket);
+    }
+    let mut sender = Socket::connect(server.http()).await;
+    sender.join("sender", "crowd").await;
+    let long = "x".repeat(MAX_MESSAGE_BYTES - 1000);
+    let meta = "x".repeat(200);
+    let mut readers = Vec::new();
+    for round in 0..60 {
+        let to = format!("deaf-{}", round % DEAF);
+        sender.say(json!({ "type": "x", "to": to, "payload": long })).await;
+        sender.say(json!({ "type": "ping", "payload": round })).await;
+        while sender.message().await["payload"] != round {}
+        // It is told much at once: who else is there.
+        let mut reader = Socket::connect(server.http()).await;
+        let payload = json!({ "meta": meta });
+        let from = format!("reader-{round}");
+        let join = json!({ "type": "join", "from": from, "room": "quiet", "payload": payload });
+        reader.say(join).await;
+        assert_eq!(reader.message().await["type"], "welcome", "round {round}");
+        assert_eq!(reader.message().await["type"], "peers", "round {round}");
+        readers.push(reader);
+    }
+    let metrics = scrape(server.http()).await;
+    let slow = metrics.get(r#"hairpin_signaling_closed_total{reason="slow"}"#);
+    assert!((1.0..=DEAF as f64).contains(&slow), "{slow}");
+    assert_eq!(metrics.get("hairpin_signaling_connections"), (DEAF + 61) as f64 - slow);
 }
 
 /// H 100.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hairpin::signal::{
-    Action, Authority, CloseReason, Config, ConnectionId, Grant, Hub, IceServers, KEEP,
+    Account, Action, Authority, CloseReason, Config, ConnectionId, Grant, Hub, IceServers, KEEP,
     PEERS_PER_ROOM, RESUME_WINDOW, ROOMS_PER_CONNECTION,
 };
 use rand::rngs::StdRng;
@@ -36,7 +36,7 @@ impl Authority for Open {
         None
     }
 
-    fn ice_servers(&self, _: &str, _: Duration) -> Option<IceServers> {
+    fn ice_servers(&self, _: Account<'_>, _: Duration) -> Option<IceServers> {
         let json = serde_json::value::to_raw_value(&json!([])).unwrap();
         Some(IceServers { json, ttl: Duration::from_secs(3600) })
     }

@@ -3,12 +3,16 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
+use hairpin::http::token::Keys;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::common::TestServer;
-use crate::socket::{ORIGIN, TURN_SECRET, closed_server, open_server, token};
+use crate::socket::{
+    GOOD, JWT_SECRET, ORIGIN, Socket, TURN_SECRET, closed_server, handshake, open_server, signed,
+    token,
+};
 
 const API_TOKEN: &str = "Bearer an api token, long";
 
@@ -46,6 +50,32 @@ async fn a_token_gets_ice_servers_for_its_user() {
         assert!(ice["urls"].as_array().unwrap().contains(&json!(turn)), "{body}");
         let ttl = body["ttl"].as_u64().unwrap();
         assert!((1..=3600).contains(&ttl), "{ttl}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_for_another_service_or_by_another_is_refused_at_both_doors() {
+    let server = TestServer::start(|config| {
+        let signaling = config.http.signaling.as_mut().unwrap();
+        signaling.hub.open = false;
+        signaling.keys = Keys::new(Some("turn.example.org".to_owned()), Some("login".to_owned()));
+        signaling.keys.add_secret(JWT_SECRET.as_bytes());
+    });
+    for (aud, iss, is_good) in [
+        (json!("turn.example.org"), "login", true),
+        (json!(["mail", "turn.example.org"]), "login", true),
+        (json!("mail"), "login", false),
+        (json!("turn.example.org"), "evil", false),
+        (json!(null), "login", false),
+    ] {
+        let token = signed(json!({ "sub": "alice", "aud": aud, "iss": iss }));
+        let bearer = format!("Bearer {token}");
+        let headers = [("Authorization", &*bearer)];
+        let answer = ask(&server, "GET", "/ice-servers", &headers).await;
+        assert_eq!(answer.status, if is_good { 200 } else { 401 }, "{aud} {iss}");
+        let (_, head, _) = handshake(server.http(), &format!("/ws?token={token}"), &GOOD).await;
+        let status = if is_good { "101" } else { "401" };
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{aud} {iss}: {head}");
     }
 }
 
@@ -124,6 +154,32 @@ async fn in_development_everybody_gets_the_user_of_development() {
     let body = ask(&server, "GET", "/ice-servers", &[]).await.json();
     let ice = &body["iceServers"][0];
     assert_eq!((&ice["username"], &ice["credential"]), (&json!("dev"), &json!("dev")));
+}
+
+/// Each name would be an account of its own otherwise, and alice's a guest's to use up.
+#[tokio::test]
+async fn guests_get_one_account_whatever_they_call_themselves() {
+    let server = TestServer::start(|config| {
+        config.turn.auth.secrets = vec![TURN_SECRET.to_owned()];
+        let signaling = config.http.signaling.as_mut().unwrap();
+        signaling.source = hairpin::http::credentials::Source::Secret(TURN_SECRET.to_owned());
+        signaling.keys.add_secret(JWT_SECRET.as_bytes());
+    });
+    let account = |ice: &Value| {
+        let (_, account) = ice[0]["username"].as_str().unwrap().split_once(':').unwrap();
+        account.to_owned()
+    };
+    for name in ["alice", "mallory"] {
+        let path = format!("/ice-servers?username={name}");
+        let body = ask(&server, "GET", &path, &[]).await.json();
+        assert_eq!(account(&body["iceServers"]), "guest#127.0.0.1", "{body}");
+        let mut socket = Socket::connect(server.http()).await;
+        let (welcome, _) = socket.join(name, "r").await;
+        assert_eq!(account(&welcome["payload"]["iceServers"]), "guest#127.0.0.1");
+    }
+    let bearer = format!("Bearer {}", token("alice", &[]));
+    let body = ask(&server, "GET", "/ice-servers", &[("Authorization", &*bearer)]).await.json();
+    assert_eq!(account(&body["iceServers"]), "alice");
 }
 
 /// The Host of a request could be anybody's.

@@ -7,7 +7,7 @@ use hairpin::config::Config;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::common::TestServer;
@@ -46,8 +46,12 @@ pub(crate) fn closed_server() -> TestServer {
 
 /// A token for a user and rooms, good for an hour.
 pub(crate) fn token(user: &str, rooms: &[&str]) -> String {
-    let exp = hairpin::net::clock::now().unix_secs + 3600;
-    let claims = json!({ "sub": user, "rooms": rooms, "exp": exp });
+    signed(json!({ "sub": user, "rooms": rooms }))
+}
+
+/// A token that says this, good for an hour.
+pub(crate) fn signed(mut claims: Value) -> String {
+    claims["exp"] = (hairpin::net::clock::now().unix_secs + 3600).into();
     encode(&Header::default(), &claims, &EncodingKey::from_secret(JWT_SECRET.as_bytes())).unwrap()
 }
 
@@ -73,7 +77,15 @@ pub(crate) async fn handshake(
     path: &str,
     headers: &[(&str, &str)],
 ) -> (TcpStream, String, Vec<u8>) {
-    let mut stream = TcpStream::connect(server).await.unwrap();
+    handshake_on(TcpStream::connect(server).await.unwrap(), path, headers).await
+}
+
+async fn handshake_on(
+    mut stream: TcpStream,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (TcpStream, String, Vec<u8>) {
+    let server = stream.peer_addr().unwrap();
     let mut request = format!("GET {path} HTTP/1.1\r\nHost: {server}\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
@@ -106,8 +118,19 @@ impl Socket {
         Self::connect_to(server, "/ws").await
     }
 
+    /// One whose kernel, and the server's on its behalf, has little room for what is not read.
+    pub(crate) async fn connect_narrow(server: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket2::SockRef::from(&socket).set_tcp_mss(536).unwrap();
+        Self::open(handshake_on(socket.connect(server).await.unwrap(), "/ws", &GOOD).await)
+    }
+
     pub(crate) async fn connect_to(server: SocketAddr, path: &str) -> Self {
-        let (stream, head, buffer) = handshake(server, path, &GOOD).await;
+        Self::open(handshake(server, path, &GOOD).await)
+    }
+
+    fn open((stream, head, buffer): (TcpStream, String, Vec<u8>)) -> Self {
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         // RFC 6455 §1.3 has this pair.
         assert!(head.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");

@@ -187,9 +187,19 @@ fn http(config: &Config) -> String {
 fn signaling(config: &Config) -> String {
     let Some(signaling) = &config.http.signaling else { return "off".to_owned() };
     let host = config.public_host().unwrap_or_default();
-    let who = match (signaling.hub.open, signaling.keys.len()) {
+    let claimed = |claim, wanted: Option<&str>| match wanted {
+        None => String::new(),
+        Some(wanted) => format!(" {claim} {}", escaped(wanted)),
+    };
+    let keys = &signaling.keys;
+    let (audience, issuer) = keys.demands();
+    let who = match (signaling.hub.open, keys.len()) {
         (true, _) => "open to everybody".to_owned(),
-        (false, keys) => format!("with tokens of {keys} key(s)"),
+        (false, count) => format!(
+            "with tokens of {count} key(s){}{}",
+            claimed("for", audience),
+            claimed("by", issuer)
+        ),
     };
     let origins = match &signaling.origins.allowed[..] {
         [] => "its own origin".to_owned(),
