@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -19,6 +20,7 @@ use super::tcp_relay::data::DataConnection;
 use super::udp::Listener;
 use super::work::{ClientPath, Shared, SocketKey, Work};
 use super::{clock, dtls, pace};
+use crate::turn::limits::SourceBuckets;
 use crate::turn::{DropReason, Now, Server, Stats};
 
 /// What a connection is read into: the rest of a frame, a good deal more, and what TLS decrypts
@@ -30,12 +32,15 @@ pub(super) struct Shard {
     batch: RecvBatch,
     icmp: Vec<IcmpError>,
     stream_buffer: Box<[u8]>,
+    /// What sources have left of TLS handshakes.
+    handshakes: SourceBuckets,
     pub(super) work: Work,
 }
 
 impl Shard {
     pub(super) fn new(
         server: Server,
+        handshakes: SourceBuckets,
         listeners: Vec<Listener>,
         dtls: Option<dtls::Settings>,
         shared: Shared,
@@ -47,6 +52,7 @@ impl Shard {
                 batch: RecvBatch::new(),
                 icmp: Vec::with_capacity(ICMP_ERRORS_MAX),
                 stream_buffer: vec![0; STREAM_BUFFER].into(),
+                handshakes,
                 work: Work::new(server, listeners, dtls, shared, post, errands, me.clone()),
             })
         })
@@ -97,6 +103,11 @@ impl Shard {
         work.handle_events(batch.bytes());
         pace::received(received);
         Ok(received + icmp.len())
+    }
+
+    /// Whether a source may begin a TLS handshake.
+    pub(super) fn admits_handshake(&mut self, source: IpAddr) -> bool {
+        self.handshakes.admit(source, clock::now().instant)
     }
 
     /// Takes in a connection.

@@ -158,9 +158,10 @@ fn run(
         let Start { core, mut host, seed, shared, streams, dtls, post, inbox: mail, .. } = start;
         let Start { errands, errand_inbox, .. } = start;
         host.endpoints.extend(listening.all.iter().chain(&listening.tls));
+        let handshakes = stream::handshake_buckets(core.limits.unauthenticated_per_source);
         let server = Server::new(core, host, seed);
         let count = listeners.len();
-        let shard = Shard::new(server, listeners, dtls, shared, post, errands);
+        let shard = Shard::new(server, handshakes, listeners, dtls, shared, post, errands);
         tokio::task::spawn_local(udp::pump_post(Rc::clone(&shard), mail));
         tokio::task::spawn_local(moves::pump_errands(Rc::clone(&shard), errand_inbox));
         let _ = bound.send(Ok(listening));

@@ -71,17 +71,18 @@ pub trait Meter: Send + Sync {
     fn admit(&self, bytes: usize, now: Instant) -> bool;
 }
 
-/// Sources whose replies are counted at once; collisions share a budget.
+/// Sources that are counted at once; collisions share a budget.
 const SOURCE_BUCKETS: usize = 4096;
 
-/// Token buckets for replies to sources that have proven nothing: a table of fixed size, so that
-/// no flood of source addresses makes it grow.
+/// Token buckets for what sources get that have proven nothing: a table of fixed size, so that no
+/// flood of source addresses makes it grow.
 ///
 /// Each bucket is one number, the theoretical arrival time of the generic cell rate algorithm:
-/// it runs ahead of the clock by one interval for each reply, and a reply that would push it
-/// more than a second ahead is not sent. So the burst is one second's worth.
-pub(super) struct SourceBuckets {
+/// it runs ahead of the clock by one interval for each token, and one that would push it further
+/// ahead than the burst is not given.
+pub struct SourceBuckets {
     interval_micros: u64,
+    burst_micros: u64,
     epoch: Option<Instant>,
     ahead_until_micros: Box<[u64; SOURCE_BUCKETS]>,
     hasher: RandomState,
@@ -90,19 +91,21 @@ pub(super) struct SourceBuckets {
 const SECOND_MICROS: u64 = 1_000_000;
 
 impl SourceBuckets {
-    /// `per_second` replies for each source; 0 is no limit.
-    pub(super) fn new(per_second: u32, hasher: RandomState) -> Self {
+    /// `per_second` tokens for each source, 0 being no limit, and those of so many seconds at once.
+    #[must_use]
+    pub fn new(per_second: u32, burst_secs: u32, hasher: RandomState) -> Self {
         let interval_micros = SECOND_MICROS.checked_div(u64::from(per_second)).unwrap_or(0);
         Self {
             interval_micros,
+            burst_micros: u64::from(burst_secs) * SECOND_MICROS,
             epoch: None,
             ahead_until_micros: Box::new([0; SOURCE_BUCKETS]),
             hasher,
         }
     }
 
-    /// Takes one reply from the budget of `source`, if it has one left.
-    pub(super) fn admit(&mut self, source: IpAddr, now: Instant) -> bool {
+    /// Takes one token from the budget of `source`, if it has one left.
+    pub fn admit(&mut self, source: IpAddr, now: Instant) -> bool {
         if self.interval_micros == 0 {
             return true;
         }
@@ -111,11 +114,17 @@ impl SourceBuckets {
         let index = self.hasher.hash_one(source_prefix(source)) as usize % SOURCE_BUCKETS;
         let bucket = &mut self.ahead_until_micros[index];
         let next = (*bucket).max(now_micros) + self.interval_micros;
-        if next > now_micros + SECOND_MICROS {
+        if next > now_micros + self.burst_micros {
             return false;
         }
         *bucket = next;
         true
+    }
+}
+
+impl std::fmt::Debug for SourceBuckets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceBuckets").finish_non_exhaustive()
     }
 }
 
@@ -135,7 +144,7 @@ mod tests {
     #[test]
     fn a_source_gets_its_share_and_others_are_not_touched() {
         let start = crate::turn::tests::epoch();
-        let mut buckets = SourceBuckets::new(20, RandomState::with_seeds(1, 2, 3, 4));
+        let mut buckets = SourceBuckets::new(20, 1, RandomState::with_seeds(1, 2, 3, 4));
         let source = "198.51.100.1".parse().unwrap();
         let admitted = (0..1000).filter(|_| buckets.admit(source, start)).count();
         assert_eq!(admitted, 20);
@@ -146,9 +155,21 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_is_that_of_so_many_seconds() {
+        let start = crate::turn::tests::epoch();
+        let mut buckets = SourceBuckets::new(20, 5, RandomState::with_seeds(1, 2, 3, 4));
+        let source = "198.51.100.1".parse().unwrap();
+        let admitted = |buckets: &mut SourceBuckets, at| {
+            (0..1000).filter(|_| buckets.admit(source, at)).count()
+        };
+        assert_eq!(admitted(&mut buckets, start), 100);
+        assert_eq!(admitted(&mut buckets, start + Duration::from_secs(1)), 20);
+    }
+
+    #[test]
     fn zero_is_no_limit() {
         let start = crate::turn::tests::epoch();
-        let mut buckets = SourceBuckets::new(0, RandomState::with_seeds(1, 2, 3, 4));
+        let mut buckets = SourceBuckets::new(0, 1, RandomState::with_seeds(1, 2, 3, 4));
         let source = "198.51.100.1".parse().unwrap();
         assert!((0..100_000).all(|_| buckets.admit(source, start)));
     }
@@ -156,7 +177,7 @@ mod tests {
     #[test]
     fn an_ipv6_source_is_its_64_bit_prefix() {
         let start = crate::turn::tests::epoch();
-        let mut buckets = SourceBuckets::new(2, RandomState::with_seeds(1, 2, 3, 4));
+        let mut buckets = SourceBuckets::new(2, 1, RandomState::with_seeds(1, 2, 3, 4));
         let hosts = (1..100).map(|host| IpAddr::from([0x2600, 0, 0, 1, 0, 0, 0, host]));
         assert_eq!(hosts.filter(|&host| buckets.admit(host, start)).count(), 2);
     }

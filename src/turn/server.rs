@@ -102,7 +102,7 @@ impl Server {
             is_draining: false,
             stubs: HashMap::with_hasher(hasher.clone()),
             authenticator: Authenticator::new(config.auth, hasher.clone()),
-            unauthenticated: SourceBuckets::new(per_source, hasher),
+            unauthenticated: SourceBuckets::new(per_source, 1, hasher),
             config: Settings {
                 limits: config.limits,
                 discovery: config.discovery,

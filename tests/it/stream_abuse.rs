@@ -118,6 +118,36 @@ async fn half_handshakes_beyond_the_limit_do_not_keep_others_out() {
     drop(held);
 }
 
+/// Handshakes that are begun and given up, one after the other: never many at once, and each would be
+/// a signature on the thread that relays.
+#[tokio::test]
+async fn handshakes_of_a_source_are_limited_and_another_is_served_meanwhile() {
+    let server = Tls::start(74, |config| {
+        config.net.threads = 1;
+        config.turn.limits.unauthenticated_per_source = 1;
+    });
+    for _ in 0..100 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((loopback(9, 74), 0).into()).unwrap();
+        let mut tcp = socket.connect(server.server.turn()).await.unwrap();
+        tcp.write_all(&HALF_HELLO).await.unwrap();
+        // So that it is seen before it is over; what is refused ends by itself.
+        let _ = tcp.shutdown().await;
+        read_to_end(&mut tcp).await;
+    }
+    server.server.until_refused("handshake_rate", 1.0).await;
+    let begun = server.server.refused("handshake_failed").await;
+    let refused = server.server.refused("handshake_rate").await;
+    assert_eq!(begun + refused, 100.0);
+    assert!(begun >= 5.0, "a burst is served: {begun}");
+    // Without TLS it is, and with TLS another source.
+    let mut plain = TcpStream::connect(server.server.turn()).await.unwrap();
+    plain.write_all(&binding_request()).await.unwrap();
+    assert_eq!(plain.read_exact(&mut [0; 32]).await.unwrap(), 32);
+    let mut client = server.client(server.config(&[&TLS13], server.trusting())).await;
+    assert_eq!(client.allocate().await, 200);
+}
+
 #[tokio::test]
 async fn a_handshake_given_up_is_counted() {
     let server = Tls::start(72, |_| {});

@@ -23,6 +23,8 @@ labelled! {
         Deadline = "deadline",
         /// More speak HTTP than can be served.
         HandoverFull = "handover_full",
+        /// Its source has begun as many TLS handshakes of late as one may.
+        HandshakeRate = "handshake_rate",
         /// The TLS handshake failed, or was given up by the client.
         HandshakeFailed = "handshake_failed",
         /// Its source has as many that speak HTTP as one may have.

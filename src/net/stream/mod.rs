@@ -21,6 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::RandomState;
 use ipnet::IpNet;
 use rustls::{ServerConfig, ServerConnection};
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
@@ -40,6 +41,7 @@ use tls::Session;
 use super::clock;
 use super::shard::Shard;
 use super::tcp_relay::{Waiting, data};
+use crate::turn::limits::SourceBuckets;
 
 /// From the connection's beginning to its first whole message, TLS handshake included.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -51,6 +53,11 @@ pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
 const BACKLOG: i32 = 1024;
 /// What follows a failed accept. Out of file descriptors, trying again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// TLS handshakes that a source may begin at once, in seconds of its rate. The rate is that of the
+/// replies to strangers: each handshake is a signature, up to a millisecond with an RSA key, on the
+/// thread that relays. With the default of 20 a source gets 2% of a thread. The burst is for a NAT
+/// with many users behind it, who are all back at once when a server or a network was down.
+const HANDSHAKE_BURST_SECS: u32 = 5;
 /// First byte of a TLS handshake record.
 const TLS_HANDSHAKE: u8 = 22;
 
@@ -110,6 +117,12 @@ fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
     Ok(socket)
 }
 
+/// What sources may have of TLS handshakes on one shard; 0 per second is no limit.
+pub(super) fn handshake_buckets(per_second: u32) -> SourceBuckets {
+    let [a, b, c, d] = rand::random();
+    SourceBuckets::new(per_second, HANDSHAKE_BURST_SECS, RandomState::with_seeds(a, b, c, d))
+}
+
 /// Accepts connections until the shard ends.
 pub(super) async fn accept(
     shard: Rc<RefCell<Shard>>,
@@ -163,7 +176,7 @@ async fn serve(
     settings: Settings,
 ) {
     let deadline = now() + FIRST_MESSAGE_DEADLINE;
-    let began = timeout_at(deadline, begin(tcp, client, speaks, &settings)).await;
+    let began = timeout_at(deadline, begin(&shard, tcp, client, speaks, &settings)).await;
     let (client, end) = match began.unwrap_or(Err(End::Refused(Refusal::Deadline))) {
         Ok((connection, counted)) => {
             let connection = Rc::new(connection);
@@ -200,6 +213,7 @@ async fn serve(
 
 /// Finds out whose connection it is, and by its first byte whether it is TLS.
 async fn begin(
+    shard: &RefCell<Shard>,
     tcp: TcpStream,
     client: SocketAddr,
     speaks: Speaks,
@@ -225,6 +239,9 @@ async fn begin(
     }
     let session = match (first[0], speaks, &settings.tls) {
         (TLS_HANDSHAKE, _, Some(config)) => {
+            if !shard.borrow_mut().admits_handshake(ends.client.ip()) {
+                return Err(End::Refused(Refusal::HandshakeRate));
+            }
             counted.becomes(Kind::Tls);
             let tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
             Some(Session::new(tls))
