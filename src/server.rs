@@ -284,8 +284,9 @@ fn serve_http(
 impl Visitor for Handover {
     type Stream = HttpStream;
 
-    fn enter(self) -> io::Result<(SocketAddr, HttpStream)> {
-        self.open()
+    fn enter(self) -> io::Result<(http::Client, HttpStream)> {
+        let (address, stream) = self.open()?;
+        Ok((http::Client { address, encrypted: stream.is_encrypted() }, stream))
     }
 }
 

@@ -16,7 +16,7 @@ mod visitor;
 mod ws;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ use tracing::{debug, error, warn};
 use crate::turn::stats::Stats;
 use signaling::Signaling;
 
-pub use visitor::Visitor;
+pub use visitor::{Client, Visitor};
 
 /// Open connections over all listeners; one more is closed at once. As many visitors have places
 /// of their own, so that they cannot keep the operator out.
@@ -252,10 +252,10 @@ async fn accept(
             Ok((stream, source)) => match Arc::clone(&slots).try_acquire_owned() {
                 Ok(slot) => {
                     let router = router.clone();
-                    let source = source.ip();
+                    let client = Client { address: source, encrypted: false };
                     // Messages are small, and the next one must not wait for an acknowledgement.
                     let _ = stream.set_nodelay(true);
-                    let connection = serve(stream, source, router, slot, stopping.clone());
+                    let connection = serve(stream, client, router, slot, stopping.clone());
                     connections.spawn(connection);
                 }
                 Err(_) => debug!(limit = MAX_CONNECTIONS, "connection over the limit"),
@@ -277,13 +277,13 @@ async fn accept(
 /// Serves one connection, which takes up `_slot` until it closes or speaks another protocol.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    source: IpAddr,
+    client: Client,
     router: Router,
     _slot: OwnedSemaphorePermit,
     mut stopping: watch::Receiver<()>,
 ) {
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(ws::Source(source));
+        request.extensions_mut().insert(client);
         router.clone().oneshot(request.map(Body::new))
     });
     let connection = http1::Builder::new()

@@ -288,7 +288,7 @@ async fn an_upgraded_connection_leaves_its_place_to_another_one() {
     let (_stop, stopping) = watch::channel(());
     let serving = tokio::spawn(serve(
         accepted,
-        Ipv4Addr::LOCALHOST.into(),
+        Client { address: (Ipv4Addr::LOCALHOST, 9).into(), encrypted: false },
         Router::new().fallback(echo),
         slot,
         stopping,
@@ -365,8 +365,8 @@ struct Guest(TcpStream);
 impl Visitor for Guest {
     type Stream = TcpStream;
 
-    fn enter(self) -> io::Result<(SocketAddr, TcpStream)> {
-        Ok((self.0.peer_addr()?, self.0))
+    fn enter(self) -> io::Result<(Client, TcpStream)> {
+        Ok((Client { address: self.0.peer_addr()?, encrypted: false }, self.0))
     }
 }
 
