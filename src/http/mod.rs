@@ -24,8 +24,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::body::Incoming;
@@ -284,7 +284,18 @@ async fn serve(
 ) {
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(client);
-        router.clone().oneshot(request.map(Body::new))
+        // Of a body that has two lengths, one is gone by now: nothing behind it counts.
+        let is_last = request.headers().contains_key(TRANSFER_ENCODING);
+        let answer = router.clone().oneshot(request.map(Body::new));
+        async move {
+            let mut answer = answer.await;
+            if let Ok(response) = &mut answer
+                && is_last
+            {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
