@@ -343,8 +343,9 @@ impl Visitor for Handover {
         self.refuse();
     }
 
-    fn enter(self) -> io::Result<(SocketAddr, HttpStream)> {
-        self.open()
+    fn enter(self) -> io::Result<(http::Client, HttpStream)> {
+        let (address, stream) = self.open()?;
+        Ok((http::Client { address, encrypted: stream.is_encrypted() }, stream))
     }
 }
 

@@ -21,6 +21,10 @@ pub(super) fn config(
 ) -> Result<Option<Config>, Fault> {
     let own = &file.signaling;
     if !own.enabled {
+        if !file.http.api_token_file.is_empty() {
+            let message = "is of no use without signaling.enabled, which has /ice-servers";
+            return Err(Fault::new([Key::new("http.api_token_file")], message));
+        }
         return Ok(None);
     }
     if file.http.listen.is_empty() && !file.http.shared {

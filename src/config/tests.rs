@@ -573,6 +573,11 @@ fn signaling_needs_a_name_and_keys_that_can_serve() {
             "4: signaling.jwt_public_key_file: \"no.pem\" is not a public key of Ed25519 or RSA in \
              PEM",
         ),
+        (
+            "[http]\napi_token_file = \"hs256\"".to_owned(),
+            "2: http.api_token_file: is of no use without signaling.enabled, which has \
+             /ice-servers",
+        ),
     ] {
         let error = home.parse(&text, None).unwrap_err().to_string();
         assert_eq!(error, format!("{}:{expected}", file.display()), "{text}");

@@ -20,10 +20,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
+use super::Client;
 use super::origin::only;
 use super::signaling::Shared;
 use super::token::{Keys, is_user};
-use super::ws;
 use crate::signal::{Account, Authority, Grant, IceServers, Rates};
 use crate::turn::Now;
 use crate::turn::rest::Credentials;
@@ -198,36 +198,43 @@ pub(super) struct Wish {
 /// Answers `GET` and `POST /ice-servers`.
 pub(super) async fn ice_servers(
     State(shared): State<Shared>,
-    Extension(ws::Source(source)): Extension<ws::Source>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     Query(wish): Query<Wish>,
 ) -> Response {
-    let mut response = match answer(&shared, source, &headers, &wish) {
+    let origin = shared.origins.allowed(&headers, client.encrypted);
+    let source = client.address.ip();
+    let mut response = match answer(&shared, source, &headers, origin, &wish) {
         Ok(body) => ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response(),
         Err(refusal) => refusal.into_response(),
     };
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    with_cors(&shared, &headers, response)
+    with_cors(origin, response)
 }
 
 /// Answers the question of a browser whether a page may ask.
-pub(super) async fn preflight(State(shared): State<Shared>, headers: HeaderMap) -> Response {
-    if shared.origins.allowed(&headers).is_none() {
-        return with_cors(&shared, &headers, Refusal::Origin.into_response());
+pub(super) async fn preflight(
+    State(shared): State<Shared>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+) -> Response {
+    let origin = shared.origins.allowed(&headers, client.encrypted);
+    if origin.is_none() {
+        return with_cors(origin, Refusal::Origin.into_response());
     }
     let allowed = [
         (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
         (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
         (ACCESS_CONTROL_MAX_AGE, "600"),
     ];
-    with_cors(&shared, &headers, (StatusCode::NO_CONTENT, allowed).into_response())
+    with_cors(origin, (StatusCode::NO_CONTENT, allowed).into_response())
 }
 
-fn with_cors(shared: &Shared, asked: &HeaderMap, mut response: Response) -> Response {
+/// Lets the page of an origin that is let in read the response.
+fn with_cors(origin: Option<&str>, mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.append(VARY, HeaderValue::from_static("origin"));
-    let allowed = shared.origins.allowed(asked).and_then(|origin| origin.parse().ok());
-    if let Some(origin) = allowed {
+    if let Some(origin) = origin.and_then(|origin| origin.parse().ok()) {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
     response
@@ -237,10 +244,11 @@ fn answer(
     shared: &Shared,
     source: IpAddr,
     headers: &HeaderMap,
+    origin: Option<&str>,
     wish: &Wish,
 ) -> Result<Value, Refusal> {
     // A web service has no origin; a page always has one.
-    if headers.contains_key(ORIGIN) && shared.origins.allowed(headers).is_none() {
+    if headers.contains_key(ORIGIN) && origin.is_none() {
         return Err(Refusal::Origin);
     }
     let (user, at_most) = who(shared, headers, wish)?;

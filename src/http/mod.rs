@@ -18,7 +18,7 @@ mod visitor;
 mod ws;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +26,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::body::Incoming;
@@ -47,7 +47,7 @@ use health::Health;
 use signaling::Signaling;
 use slots::{Slot, Slots};
 
-pub use visitor::Visitor;
+pub use visitor::{Client, Visitor};
 
 /// Open connections over all listeners; one more is closed at once, and so is one more of a source
 /// that has its part. As many visitors have places of their own, so that they cannot keep the
@@ -260,10 +260,10 @@ async fn accept(
             Ok((stream, client)) => match slots.take(client.ip()) {
                 Some(slot) => {
                     let router = router.clone();
-                    let source = client.ip();
+                    let client = Client { address: client, encrypted: false };
                     // Messages are small, and the next one must not wait for an acknowledgement.
                     let _ = stream.set_nodelay(true);
-                    let connection = serve(stream, source, router, slot, stopping.clone());
+                    let connection = serve(stream, client, router, slot, stopping.clone());
                     connections.spawn(connection);
                 }
                 None => debug!(%client, "connection over the limit"),
@@ -285,14 +285,25 @@ async fn accept(
 /// Serves one connection, which takes up `_slot` until it closes or speaks another protocol.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    source: IpAddr,
+    client: Client,
     router: Router,
     _slot: Slot,
     mut stopping: watch::Receiver<()>,
 ) {
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(ws::Source(source));
-        router.clone().oneshot(request.map(Body::new))
+        request.extensions_mut().insert(client);
+        // Of a body that has two lengths, one is gone by now: nothing behind it counts.
+        let is_last = request.headers().contains_key(TRANSFER_ENCODING);
+        let answer = router.clone().oneshot(request.map(Body::new));
+        async move {
+            let mut answer = answer.await;
+            if let Ok(response) = &mut answer
+                && is_last
+            {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -22,16 +22,23 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// The origin of a request, if it is let in. Without an origin none is.
-    pub(super) fn allowed<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
+    /// The origin of a request, if it is let in. Without an origin none is. `encrypted` says whether
+    /// the request came over TLS that ends here.
+    pub(super) fn allowed<'h>(&self, headers: &'h HeaderMap, encrypted: bool) -> Option<&'h str> {
         let origin = only(headers, ORIGIN.as_str())?;
         let is_allowed = self.allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
-            || self.is_own(origin, headers)
+            || self.is_own(origin, headers, encrypted)
             || (self.local && host_of(origin).is_some_and(is_local));
         is_allowed.then_some(origin)
     }
 
-    fn is_own(&self, origin: &str, headers: &HeaderMap) -> bool {
+    /// Whether scheme, host and port are those that the request came to. Whoever is on the way can
+    /// put words into a page that came without TLS, and it is not the one that came with it.
+    /// Without TLS here it may still be `https`, with a proxy in front.
+    fn is_own(&self, origin: &str, headers: &HeaderMap, encrypted: bool) -> bool {
+        if encrypted && !origin.starts_with("https://") {
+            return false;
+        }
         let (Some(authority), Some(host)) = (authority(origin), only(headers, HOST.as_str()))
         else {
             return false;
@@ -96,7 +103,7 @@ mod tests {
             ..Origins::default()
         };
         for origin in ["https://example.org", "https://EXAMPLE.org", "http://app.test:8443"] {
-            assert_eq!(origins.allowed(&asked(&[origin], "turn.test")), Some(origin));
+            assert_eq!(origins.allowed(&asked(&[origin], "turn.test"), false), Some(origin));
         }
         for origin in [
             "null",
@@ -112,7 +119,7 @@ mod tests {
             "https://evil.test?https://example.org",
             "http://app.test",
         ] {
-            assert_eq!(origins.allowed(&asked(&[origin], "turn.test")), None, "{origin}");
+            assert_eq!(origins.allowed(&asked(&[origin], "turn.test"), false), None, "{origin}");
         }
     }
 
@@ -120,9 +127,9 @@ mod tests {
     fn an_origin_that_is_missing_or_said_twice_is_none() {
         let origins =
             Origins { allowed: vec!["https://example.org".to_owned()], ..Origins::default() };
-        assert_eq!(origins.allowed(&asked(&[], "turn.test")), None);
+        assert_eq!(origins.allowed(&asked(&[], "turn.test"), false), None);
         let twice = ["https://example.org", "https://example.org"];
-        assert_eq!(origins.allowed(&asked(&twice, "turn.test")), None);
+        assert_eq!(origins.allowed(&asked(&twice, "turn.test"), false), None);
     }
 
     #[test]
@@ -135,14 +142,36 @@ mod tests {
             ("http://[::1]:8080", "[::1]:8080"),
             ("http://localhost", "localhost"),
         ] {
-            assert_eq!(origins.allowed(&asked(&[origin], host)), Some(origin));
+            assert_eq!(origins.allowed(&asked(&[origin], host), false), Some(origin));
         }
         for (origin, host) in [
             ("https://turn.test:444", "turn.test"),
             ("https://127.0.0.2:8080", "127.0.0.1:8080"),
             ("ftp://turn.test", "turn.test"),
         ] {
-            assert_eq!(origins.allowed(&asked(&[origin], host)), None, "{origin}");
+            assert_eq!(origins.allowed(&asked(&[origin], host), false), None, "{origin}");
+        }
+    }
+
+    /// What comes without TLS may have been changed on the way.
+    #[test]
+    fn over_tls_only_the_own_pages_that_came_over_tls_are_let_in() {
+        let origins = Origins {
+            allowed: vec!["http://app.test".to_owned()],
+            public_host: Some("turn.test".to_owned()),
+            local: false,
+        };
+        for (origin, encrypted, expected) in [
+            ("https://turn.test", true, true),
+            ("http://turn.test", true, false),
+            ("http://turn.test", false, true),
+            // A proxy in front has ended the TLS.
+            ("https://turn.test", false, true),
+            ("http://app.test", true, true),
+        ] {
+            let asked = asked(&[origin], "turn.test");
+            let is_allowed = origins.allowed(&asked, encrypted).is_some();
+            assert_eq!(is_allowed, expected, "{origin}, TLS: {encrypted}");
         }
     }
 
@@ -151,7 +180,7 @@ mod tests {
     fn a_rebound_name_is_not_our_own() {
         let origins = Origins { public_host: Some("turn.test".to_owned()), ..Origins::default() };
         let headers = asked(&["http://evil.test:8080"], "evil.test:8080");
-        assert_eq!(origins.allowed(&headers), None);
+        assert_eq!(origins.allowed(&headers, false), None);
     }
 
     #[test]
@@ -163,10 +192,14 @@ mod tests {
             "http://[::1]:1",
             "http://a.localhost",
         ] {
-            assert_eq!(origins.allowed(&asked(&[origin], "localhost:8080")), Some(origin));
+            assert_eq!(origins.allowed(&asked(&[origin], "localhost:8080"), false), Some(origin));
         }
         for origin in ["http://192.0.2.1", "http://localhost.evil.test", "null"] {
-            assert_eq!(origins.allowed(&asked(&[origin], "localhost:8080")), None, "{origin}");
+            assert_eq!(
+                origins.allowed(&asked(&[origin], "localhost:8080"), false),
+                None,
+                "{origin}"
+            );
         }
     }
 

@@ -76,7 +76,44 @@ fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt;
+
     use super::*;
+
+    /// Nothing from elsewhere, nothing inline, no frames, and camera and microphone for no one else.
+    #[tokio::test]
+    async fn each_page_and_what_it_is_made_of_says_what_it_may() {
+        let router: Router = routes();
+        let assets = ASSETS.iter().map(|(name, ..)| format!("/assets/{name}"));
+        let paths = ["/", "/test", "/call"].map(str::to_owned).into_iter().chain(assets);
+        for path in paths {
+            let request = axum::extract::Request::get(&path).body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+            for (name, expected) in [
+                (
+                    "content-security-policy",
+                    "default-src 'none'; script-src 'self'; style-src 'self'; \
+                     connect-src 'self'; img-src data:; media-src 'self' blob:; \
+                     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+                ),
+                ("permissions-policy", "camera=(self), microphone=(self), geolocation=()"),
+                ("referrer-policy", "no-referrer"),
+                ("x-content-type-options", "nosniff"),
+                ("cache-control", "no-cache"),
+            ] {
+                assert_eq!(response.headers()[name], expected, "{path}");
+            }
+            let kind = response.headers()[CONTENT_TYPE].to_str().unwrap();
+            let expected = match path.rsplit_once('.') {
+                Some((_, "js")) => SCRIPT,
+                Some((_, "css")) => STYLE,
+                _ => HTML,
+            };
+            assert_eq!(kind, expected, "{path}");
+        }
+    }
 
     /// Each page and script names only what is served, and nothing from elsewhere.
     #[test]

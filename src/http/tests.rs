@@ -1,7 +1,7 @@
 //! The admin plane over real sockets. Where a test waits, time is paused: the clock jumps to the
 //! next deadline as soon as nothing else is left to do.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -201,6 +201,63 @@ async fn what_is_not_http_ends_only_its_own_connection() {
     }
 }
 
+/// H 104, RFC 9112 §6.1: of two lengths one is a lie, and what follows may be somebody else's word.
+#[tokio::test]
+async fn after_a_body_of_two_lengths_nothing_more_is_answered() {
+    let admin = Admin::start();
+    let next = "GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n";
+    for lengths in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Transfer-Encoding: chunked",
+    ] {
+        let mut stream = admin.connect().await;
+        let request =
+            format!("GET /healthz HTTP/1.1\r\nHost: a\r\n{lengths}\r\n\r\n0\r\n\r\n{next}{next}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_to_close(&mut stream).await;
+        assert_eq!(answer.matches("ok\n").count(), 1, "{lengths}: {answer}");
+        assert!(!answer.contains("ready\n"), "{lengths}: {answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{lengths}: {answer}");
+    }
+    for lengths in ["Transfer-Encoding: gzip", "Transfer-Encoding: chunked, gzip"] {
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: a\r\n{lengths}\r\n\r\n{next}");
+        assert_refused(&admin, request.as_bytes(), 400..=400).await;
+    }
+}
+
+/// H 104: nothing here reads a body, so nobody is told to send one.
+#[tokio::test]
+async fn who_expects_to_be_told_to_continue_gets_the_answer_instead() {
+    let admin = Admin::start();
+    for path in ["/healthz", "/nothing"] {
+        let mut stream = admin.connect().await;
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_to_close(&mut stream).await;
+        assert!(answer.starts_with("http/1.1 40"), "{answer}");
+        assert!(!answer.contains("100 continue"), "{answer}");
+    }
+    assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
+}
+
+/// H 104: what begins like HTTP/2 is not taken for it.
+#[tokio::test]
+async fn a_preface_of_http2_is_refused_whatever_follows() {
+    let admin = Admin::start();
+    let settings = b"\0\0\0\x04\0\0\0\0\0";
+    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), settings].concat();
+    assert_refused(&admin, &preface, 400..=505).await;
+    let upgrade = "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings, close\r\n\
+                   Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n";
+    let mut stream = admin.connect().await;
+    stream.write_all(upgrade.as_bytes()).await.unwrap();
+    let answer = read_to_close(&mut stream).await;
+    assert!(answer.starts_with("http/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");
+}
+
 #[tokio::test]
 async fn a_head_may_have_the_cookies_of_all_of_localhost() {
     let admin = Admin::start();
@@ -319,7 +376,7 @@ async fn an_upgraded_connection_leaves_its_place_to_another_one() {
     let (_stop, stopping) = watch::channel(());
     let serving = tokio::spawn(serve(
         accepted,
-        Ipv4Addr::LOCALHOST.into(),
+        Client { address: (Ipv4Addr::LOCALHOST, 9).into(), encrypted: false },
         Router::new().fallback(echo),
         slot,
         stopping,
@@ -410,8 +467,8 @@ impl Visitor for Guest {
 
     fn refuse(self) {}
 
-    fn enter(self) -> io::Result<(SocketAddr, TcpStream)> {
-        Ok((self.0.peer_addr()?, self.0))
+    fn enter(self) -> io::Result<(Client, TcpStream)> {
+        Ok((Client { address: self.0.peer_addr()?, encrypted: false }, self.0))
     }
 }
 

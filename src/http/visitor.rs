@@ -12,6 +12,15 @@ use tracing::debug;
 use super::serve;
 use super::slots::Slots;
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Whether it speaks through TLS that ends here.
+    pub encrypted: bool,
+}
+
 /// A connection that is tied to no runtime yet.
 pub trait Visitor: Send + 'static {
     /// What is served, without TLS.
@@ -23,12 +32,11 @@ pub trait Visitor: Send + 'static {
     /// Closes the connection, because its source has as many as one may have.
     fn refuse(self);
 
-    /// Takes the connection into the runtime that this is called in; returns the client's address
-    /// too.
+    /// Takes the connection into the runtime that this is called in; returns the client too.
     ///
     /// # Errors
     /// When the runtime does not take it.
-    fn enter(self) -> io::Result<(SocketAddr, Self::Stream)>;
+    fn enter(self) -> io::Result<(Client, Self::Stream)>;
 }
 
 /// Serves visitors until the server stops. While there are too many, more wait in the channel,
@@ -59,8 +67,8 @@ pub(super) async fn receive<V: Visitor>(
         };
         match visitor.enter() {
             Ok((client, stream)) => {
-                debug!(%client, "serving HTTP on a port of TURN");
-                let connection = serve(stream, client.ip(), router.clone(), slot, stopping.clone());
+                debug!(client = %client.address, "serving HTTP on a port of TURN");
+                let connection = serve(stream, client, router.clone(), slot, stopping.clone());
                 connections.spawn(connection);
             }
             Err(error) => debug!(%error, "connection not taken over"),

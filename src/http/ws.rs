@@ -1,7 +1,6 @@
 //! WebSocket (RFC 6455): the handshake, and one task for each connection.
 
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -32,9 +31,9 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 use tracing::debug;
 
-use super::CLOSE_TIMEOUT;
 use super::origin::only;
 use super::signaling::{Attachment, End, Outbound, Shared};
+use super::{CLOSE_TIMEOUT, Client};
 use crate::signal::{Authority, CloseReason, MAX_MESSAGE_BYTES, Refused};
 
 /// RFC 6455 §1.3.
@@ -58,10 +57,6 @@ const DISCARDED_BYTES: u64 = 16 * 1024 * 1024;
 /// RFC 6455 §7.4.2: private codes begin here.
 const REPLACED: u16 = 4000;
 
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Source(pub(super) IpAddr);
-
 #[derive(Deserialize)]
 pub(super) struct Parameters {
     token: Option<String>,
@@ -70,13 +65,13 @@ pub(super) struct Parameters {
 /// Answers the opening handshake, and goes on as a connection of the hub.
 pub(super) async fn upgrade(
     State(shared): State<Shared>,
-    Extension(Source(source)): Extension<Source>,
+    Extension(client): Extension<Client>,
     Query(parameters): Query<Parameters>,
     mut request: Request,
 ) -> Response {
     let count = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
     let headers = request.headers();
-    if shared.origins.allowed(headers).is_none() {
+    if shared.origins.allowed(headers, client.encrypted).is_none() {
         count(&shared.refused.origin);
         return (StatusCode::FORBIDDEN, "origin not allowed\n").into_response();
     }
@@ -94,7 +89,7 @@ pub(super) async fn upgrade(
         count(&shared.refused.token);
         return (StatusCode::UNAUTHORIZED, "the token is not good\n").into_response();
     }
-    let attachment = match shared.connect(source, grant) {
+    let attachment = match shared.connect(client.address.ip(), grant) {
         Ok(attachment) => attachment,
         Err(refused) => {
             count(match refused {

@@ -85,7 +85,7 @@ impl CloseReason {
     /// Whether the peer's place is kept for a while: what it could not help, and may come back
     /// from.
     pub(super) fn is_loss(self) -> bool {
-        matches!(self, Self::Gone | Self::Silent | Self::Slow)
+        matches!(self, Self::Gone | Self::Shutdown | Self::Silent | Self::Slow | Self::TokenExpired)
     }
 }
 

@@ -172,7 +172,8 @@ impl Hub {
         self.close(connection, CloseReason::Slow, now);
     }
 
-    /// Closes every connection.
+    /// Closes every connection. Nobody is said to have left: calls go on without a server, and who
+    /// is in them will be back with the next one.
     pub fn shut_down(&mut self, now: Instant) {
         let all: Vec<_> = self.connections.keys().collect();
         all.into_iter().for_each(|connection| self.close(connection, CloseReason::Shutdown, now));
@@ -235,7 +236,7 @@ impl Hub {
             "join" if self.take(from, JOIN_COST, now) => self.join(from, &incoming, now),
             // It was too much, and the connection is closed.
             "join" => Ok(()),
-            "leave" => self.leave(from, incoming.room.as_deref(), now),
+            "leave" => self.leave(from, &incoming, now),
             "ping" => {
                 self.send(from, Outgoing::server("pong", incoming.payload).text());
                 Ok(())

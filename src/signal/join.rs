@@ -283,13 +283,18 @@ impl Hub {
         self.send(connection, text);
     }
 
-    /// Takes a peer out of a room, or away.
+    /// Takes a peer out of a room, or away. With a `to` it is a goodbye to one peer, which gets it
+    /// first: of clients that know of no rooms, no other word says so.
     pub(super) fn leave(
         &mut self,
         connection: ConnectionId,
-        room: Option<&str>,
+        incoming: &Incoming<'_>,
         now: Instant,
     ) -> Result<(), Problem> {
+        if incoming.to.is_some() {
+            self.relay(connection, incoming, now)?;
+        }
+        let room = incoming.room.as_deref();
         let Some(own) = self.connections.get_mut(connection) else { return Ok(()) };
         let peer = own.peer.ok_or(Problem::NotJoined)?;
         match room {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{MAX_DEPTH, MAX_META_BYTES, MAX_NAME_BYTES, SERVER, Text};
@@ -23,8 +23,13 @@ pub(super) struct Incoming<'a> {
     pub(super) to: Option<String>,
     #[serde(default)]
     pub(super) room: Option<String>,
-    #[serde(borrow, default)]
+    /// Carried to the letter: `null` is a payload, too.
+    #[serde(borrow, default, deserialize_with = "as_it_is")]
     pub(super) payload: Option<&'a RawValue>,
+}
+
+fn as_it_is<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
 }
 
 /// The payload of a join, the only one that the hub reads.
@@ -62,8 +67,9 @@ impl<'a> Incoming<'a> {
 
     pub(super) fn join_payload(&self) -> Result<JoinPayload<'a>, Problem> {
         let Some(raw) = self.payload else { return Ok(JoinPayload::default()) };
-        let payload: JoinPayload<'a> =
+        let payload: Option<JoinPayload<'a>> =
             serde_json::from_str(raw.get()).map_err(|_| Problem::Malformed)?;
+        let payload = payload.unwrap_or_default();
         if payload.meta.is_some_and(|meta| meta.get().len() > MAX_META_BYTES) {
             return Err(Problem::Malformed);
         }
@@ -280,6 +286,9 @@ mod tests {
         let text = r#"{"type":"x","to":"b","payload": { "a" : 1e400, "b":"\u0000" } ,"more":[]}"#;
         let incoming = Incoming::parse(text).unwrap();
         assert_eq!(incoming.payload.unwrap().get(), r#"{ "a" : 1e400, "b":"\u0000" }"#);
+        let null = Incoming::parse(r#"{"type":"x","to":"b","payload":null}"#).unwrap();
+        assert_eq!(null.payload.unwrap().get(), "null");
+        assert!(Incoming::parse(r#"{"type":"x","to":"b"}"#).unwrap().payload.is_none());
     }
 
     #[test]

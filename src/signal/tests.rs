@@ -261,6 +261,12 @@ mod tokens {
         world.pass(Duration::from_secs(30));
         assert_eq!(world.closed(one), Some(CloseReason::TokenExpired));
         assert_eq!(world.closed(other), None);
+        // With a token that is good it is as if nothing had been; a call need not end for it.
+        assert!(world.said.iter().all(|(_, message)| message["type"] != "peer-left"));
+        world.clear();
+        world.hub.handle_control(other, world.now);
+        world.pass(RESUME_WINDOW);
+        assert_eq!(world.next(other)["type"], "peer-left");
     }
 
     #[test]
@@ -387,6 +393,44 @@ mod speaking {
             world.refused(stranger, Problem::NotJoined);
         }
         assert_eq!(world.hub.stats().connections, 2);
+    }
+
+    #[test]
+    fn a_payload_of_null_is_carried_as_null() {
+        let mut world = World::open();
+        let (alice, bob) = (world.joined("alice", "r"), world.joined("bob", "r"));
+        for to in ["to", "room"] {
+            let target = if to == "to" { "bob" } else { "r" };
+            world.say(alice, json!({ "type": "candidate", to: target, "payload": null }));
+            let expected = json!({
+                "type": "candidate", "from": "alice", to: target, "payload": null,
+            });
+            assert_eq!(world.next(bob), expected);
+        }
+        let plain = world.connect();
+        world.say(plain, json!({ "type": "join", "from": "carol", "payload": null }));
+        assert_eq!(world.next(plain)["type"], "welcome");
+    }
+
+    /// Clients of the introductory protocol hang up so, and know of no `peer-left`.
+    #[test]
+    fn a_leave_with_a_target_reaches_it_and_then_is_one() {
+        let mut world = World::open();
+        let (alice, bob) = (world.plain("alice"), world.plain("bob"));
+        world.say(alice, json!({ "type": "leave", "from": "alice", "to": "bob", "payload": 7 }));
+        let expected = json!({ "type": "leave", "from": "alice", "to": "bob", "payload": 7 });
+        assert_eq!(world.next(bob), expected);
+        world.say(bob, json!({ "type": "x", "to": "alice" }));
+        world.refused(bob, Problem::PeerOffline);
+
+        let (carol, dave) = (world.joined("carol", "r"), world.joined("dave", "r"));
+        world.say(carol, json!({ "type": "leave", "to": "dave", "room": "r" }));
+        assert_eq!(world.next(dave)["type"], "leave");
+        assert_eq!(world.next(dave)["type"], "peer-left");
+        world.say(dave, json!({ "type": "leave", "to": "nobody" }));
+        world.refused(dave, Problem::PeerOffline);
+        world.say(dave, json!({ "type": "x", "room": "r" }));
+        world.refused(dave, Problem::NotJoined);
     }
 
     #[test]
@@ -726,6 +770,7 @@ mod time {
         world.hub.shut_down(world.now);
         assert_eq!(world.closed(alice), Some(CloseReason::Shutdown));
         assert_eq!(world.closed(bob), Some(CloseReason::Shutdown));
+        assert!(world.said.is_empty(), "nobody has left: {:?}", world.said);
         world.pass(RESUME_WINDOW);
         world.clear();
         assert!(world.hub.is_empty(), "{:?}", world.hub);

@@ -123,6 +123,35 @@ async fn what_is_for_the_operator_is_shown_only_where_configured() {
     }
 }
 
+/// A page that came without TLS is not the server's own where TLS ends here.
+#[tokio::test]
+async fn own_pages_are_those_that_came_as_the_request_does() {
+    let server = Tls::start(49, |config| {
+        config.http.shared = true;
+        config.public_host = Some("localhost".to_owned());
+        config.http.signaling.as_mut().unwrap().origins.local = false;
+        config.http.signaling.as_mut().unwrap().origins.public_host = Some("localhost".to_owned());
+    });
+    let host = format!("localhost:{}", server.server.turn().port());
+    for (scheme, over_tls, status) in
+        [("http", true, 403), ("https", true, 200), ("http", false, 200), ("https", false, 200)]
+    {
+        let request = format!(
+            "GET /ice-servers HTTP/1.1\r\nHost: {host}\r\nOrigin: {scheme}://{host}\r\n\
+             Connection: close\r\n\r\n"
+        );
+        let tcp = server.tcp().await;
+        let answer = if over_tls {
+            let tls = handshake(server.offering(&["http/1.1"]), "localhost", tcp).await.unwrap();
+            answer(tls, request.as_bytes()).await
+        } else {
+            answer(tcp, request.as_bytes()).await
+        };
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{scheme}, over TLS: {over_tls}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn http_where_it_is_not_shared_is_closed_unanswered_and_counted() {
     let server = Tls::start(45, |_| {});

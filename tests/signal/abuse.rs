@@ -2,6 +2,8 @@
 
 use hairpin::signal::{JOIN_COST, MAX_MESSAGE_BYTES, MESSAGE_BURST};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::common::{TestServer, scrape};
 use crate::socket::{
@@ -250,4 +252,51 @@ async fn a_goodbye_is_answered_and_then_the_end() {
         assert_eq!(socket.receive().await, Received::Close(code));
         assert_eq!(socket.receive().await, Received::End);
     }
+}
+
+/// Loopback is not counted, so they come by a load balancer that says where from.
+#[tokio::test]
+async fn so_many_connections_of_one_source_are_upgraded_and_the_next_is_refused() {
+    const MOST: usize = 5;
+    let server = TestServer::start(|config| {
+        config.http.shared = true;
+        config.net.proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        config.http.signaling.as_mut().unwrap().hub.connections_per_source = MOST;
+    });
+    let mut open = Vec::new();
+    for _ in 0..MOST {
+        let (stream, head) = from(&server, [192, 0, 2, 1]).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        open.push(stream);
+    }
+    let (_, head) = from(&server, [192, 0, 2, 1]).await;
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    let (_other, head) = from(&server, [192, 0, 2, 2]).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let refused = scrape(server.http()).await;
+    assert_eq!(refused.get(r#"hairpin_signaling_refused_total{reason="source_full"}"#), 1.0);
+    // A place is free again with the end of who had it.
+    drop(open.pop());
+    let again =
+        async { while !from(&server, [192, 0, 2, 1]).await.1.starts_with("HTTP/1.1 101 ") {} };
+    tokio::time::timeout(crate::socket::DEADLINE, again).await.expect("a place is free");
+}
+
+/// An opening handshake of a client at this address, and the head of the answer.
+async fn from(server: &TestServer, ip: [u8; 4]) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(server.turn()).await.unwrap();
+    let mut bytes = b"\x0D\x0A\x0D\x0A\x00\x0D\x0A\x51\x55\x49\x54\x0A\x21\x11\x00\x0C".to_vec();
+    bytes.extend(ip);
+    bytes.extend([203, 0, 113, 1, 0x9C, 0x40, 0x01, 0xBB]);
+    bytes.extend(format!("GET /ws HTTP/1.1\r\nHost: {}\r\n", server.turn()).into_bytes());
+    for (name, value) in GOOD {
+        bytes.extend(format!("{name}: {value}\r\n").into_bytes());
+    }
+    bytes.extend(b"\r\n");
+    stream.write_all(&bytes).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    (stream, String::from_utf8(head).unwrap())
 }

@@ -374,6 +374,8 @@ struct Stamp {
     modified: Option<std::time::SystemTime>,
     length: u64,
     inode: (u64, u64),
+    /// When its owner or permissions changed last: now it may be readable.
+    changed: (i64, i64),
 }
 
 fn stamps(files: &Files) -> [Option<Stamp>; 2] {
@@ -384,13 +386,13 @@ fn stamps(files: &Files) -> [Option<Stamp>; 2] {
 impl Stamp {
     fn of(metadata: &fs::Metadata) -> Self {
         #[cfg(unix)]
-        let inode = {
+        let (inode, changed) = {
             use std::os::unix::fs::MetadataExt;
-            (metadata.dev(), metadata.ino())
+            ((metadata.dev(), metadata.ino()), (metadata.ctime(), metadata.ctime_nsec()))
         };
         #[cfg(not(unix))]
-        let inode = (0, 0);
-        Self { modified: metadata.modified().ok(), length: metadata.len(), inode }
+        let (inode, changed) = ((0, 0), (0, 0));
+        Self { modified: metadata.modified().ok(), length: metadata.len(), inode, changed }
     }
 }
 

@@ -78,6 +78,12 @@ impl fmt::Debug for HttpStream {
 }
 
 impl HttpStream {
+    /// Whether it comes through TLS.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Sends the ciphertext there is.
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { tcp, tls: Some(tls), .. } = self else { return Poll::Ready(Ok(())) };

@@ -1,6 +1,7 @@
 //! Files on a real disk, chosen as a handshake chooses them.
 
 use std::fs;
+use std::time::Duration;
 
 use super::*;
 
@@ -191,6 +192,32 @@ fn swapped_link_is_a_change() {
     store.reload(Reload::Changed);
     assert_eq!(store.reload_counts(), ReloadCounts { succeeded: 1, failed: 0 });
     assert_ne!(store.served()[0].der(), before[0].der());
+}
+
+/// A file that could not be read may be readable by now, with the same content and time.
+#[cfg(unix)]
+#[test]
+fn files_with_other_permissions_are_read_again() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let home = Home::new();
+    let files = home.pair("a", &["a.test"]);
+    let store = Certificates::new(vec![Pair::load(files.clone()).unwrap()]);
+    // Whoever runs the tests may read everything, so it is something else that is wrong with it.
+    fs::write(&files.key, "garbage").unwrap();
+    store.reload(Reload::Changed);
+    assert_eq!(store.reload_counts(), ReloadCounts { succeeded: 0, failed: 1 });
+    store.reload(Reload::Changed);
+    assert_eq!(store.reload_counts(), ReloadCounts { succeeded: 0, failed: 1 });
+    // The clock of a file system may stand still for some milliseconds.
+    let again = (0..1000).any(|round| {
+        std::thread::sleep(Duration::from_millis(5));
+        let mode = if round % 2 == 0 { 0o600 } else { 0o640 };
+        fs::set_permissions(&files.key, fs::Permissions::from_mode(mode)).unwrap();
+        store.reload(Reload::Changed);
+        store.reload_counts().failed == 2
+    });
+    assert!(again, "never read again");
 }
 
 #[test]
