@@ -254,9 +254,10 @@ fn limits() -> Vec<Line> {
         },
         highest(
             "binding",
-            "Binding requests per second without loss",
+            // Bursts, or the generator is what is measured; datagram by datagram all the same.
+            "Binding requests per second without loss, in bursts of 8",
             Goal::AtLeast(1.5),
-            What { rate: SPREAD.rate, ..BINDING },
+            What { rate: SPREAD.rate, burst: 8, one_by_one: true, ..BINDING },
         ),
         cpu("binding-cpu", "CPU per Binding request", Goal::None, BINDING),
     ]
