@@ -6,9 +6,11 @@
 
 mod authority;
 mod browser;
+mod calls;
 #[path = "../common/mod.rs"]
 mod common;
 mod pages;
+mod site;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

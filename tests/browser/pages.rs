@@ -1,62 +1,10 @@
-//! The pages in real browsers, driven as a person would: two meet for a call, somebody tests a
-//! server, and a page that knows only the introductory protocol makes a call.
+//! The pages in real browsers: what they show, and that they can be looked at.
 
-use std::env;
-use std::path::Path;
-use std::time::Duration;
+use serde_json::{Value, json};
 
-use axum::Router;
-use axum::response::Html;
-use axum::routing::get;
-use hairpin::http::credentials::Source;
-use hairpin::turn::rest::Credentials;
-use serde_json::{Map, Value, json};
-use tokio::net::TcpListener;
-use tokio::process::Command;
-use tokio::time::timeout;
-
-use super::authority::Authority;
-use super::browser::{Browser, CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, firefox_preferences};
-use super::common::{TestServer, scrape};
-use super::{ONE_AT_A_TIME, Way, assert_went, patiently};
-
-/// Firefox refuses `turns:` with an address, and Chromium fails to look up other names at first.
-const HOST: &str = "localhost";
-const DRIVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/drive.mjs");
-/// Generous: a loaded machine is slow, and the driver has deadlines of its own.
-const DEADLINE: Duration = Duration::from_secs(300);
-/// Where people find what the browsers showed.
-const SCREENSHOTS: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/screenshots");
-
-#[tokio::test]
-async fn chromium_calls_over_relays_reached_by_udp() {
-    calls(Browser::Chromium, Way::Udp).await;
-}
-
-#[tokio::test]
-async fn chromium_calls_over_relays_reached_by_tcp() {
-    calls(Browser::Chromium, Way::Tcp).await;
-}
-
-#[tokio::test]
-async fn chromium_calls_over_relays_reached_by_tls() {
-    calls(Browser::Chromium, Way::Tls).await;
-}
-
-#[tokio::test]
-async fn firefox_calls_over_relays_reached_by_udp() {
-    calls(Browser::Firefox, Way::Udp).await;
-}
-
-#[tokio::test]
-async fn firefox_calls_over_relays_reached_by_tcp() {
-    calls(Browser::Firefox, Way::Tcp).await;
-}
-
-#[tokio::test]
-async fn firefox_calls_over_relays_reached_by_tls() {
-    calls(Browser::Firefox, Way::Tls).await;
-}
+use super::browser::Browser;
+use super::site::{HOST, SCREENSHOTS, Site};
+use super::{Way, patiently};
 
 #[tokio::test]
 async fn test_page_finds_every_transport_working() {
@@ -69,122 +17,33 @@ async fn test_page_names_the_cause_where_credentials_are_wrong() {
 }
 
 #[tokio::test]
-async fn introductory_protocol_alone_makes_a_call() {
-    patiently(once::introductory_protocol_alone_makes_a_call).await;
+async fn first_page_shows_health_servers_and_bandwidth_while_others_relay() {
+    patiently(once::first_page).await;
+}
+
+#[tokio::test]
+async fn figures_that_are_missing_once_are_no_peak() {
+    patiently(once::gap).await;
+}
+
+#[tokio::test]
+async fn nat_is_told_only_from_what_two_servers_say_of_one_address() {
+    patiently(once::nat).await;
+}
+
+#[tokio::test]
+async fn signaling_keeps_messages_gives_up_dead_sockets_and_ends_for_good() {
+    patiently(once::signaling).await;
+}
+
+#[tokio::test]
+async fn negotiation_is_perfect_and_says_again_what_was_lost() {
+    patiently(once::negotiation).await;
 }
 
 #[tokio::test]
 async fn pages_fit_a_desk_and_a_phone_by_day_and_by_night() {
     patiently(once::pages_fit_a_desk_and_a_phone_by_day_and_by_night).await;
-}
-
-async fn calls(browser: Browser, way: Way) {
-    patiently(move || call_once(browser, way)).await;
-}
-
-async fn call_once(browser: Browser, way: Way) {
-    let site = Site::start().await;
-    let more = json!({ "transport": way.label() });
-    let Some(outcome) = site.drive(browser, "call", more).await else { return };
-    let expected = format!("through the relay (relay to relay, reached over {})", {
-        way.label().to_uppercase()
-    });
-    assert_eq!(outcome["ways"], json!([expected, expected]), "{outcome}");
-    assert_eq!(outcome["states"], json!(["connected", "connected"]), "{outcome}");
-    assert_eq!(outcome["problems"], json!(["", ""]), "{outcome}");
-    assert_eq!(outcome["faults"], json!([]), "{outcome}");
-    assert_eq!(outcome["invitation"], "You are invited to a call", "{outcome}");
-    assert_went(way, &scrape(site.server.http()).await);
-}
-
-/// A server with pages, and a place for pages of others.
-struct Site {
-    server: TestServer,
-    authority: Authority,
-    elsewhere: TcpListener,
-    other_origin: String,
-}
-
-impl Site {
-    async fn start() -> Self {
-        let authority = Authority::new();
-        let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let other_origin = format!("http://{}", elsewhere.local_addr().unwrap());
-        let server = TestServer::start(|config| {
-            config.net.tls.as_mut().unwrap().pairs = vec![authority.certify(&[HOST])];
-            // Browsers are told that every host is this one.
-            config.http.listen = vec![([127, 0, 0, 1], 0).into()];
-            config.public_host = Some(HOST.to_owned());
-            let signaling = config.http.signaling.as_mut().unwrap();
-            signaling.origins.allowed.push(other_origin.clone());
-            signaling.source = Source::Fixed(Credentials {
-                username: "alice".to_owned(),
-                password: "secret".to_owned(),
-            });
-        });
-        Self { server, authority, elsewhere, other_origin }
-    }
-
-    /// Does something with this server's pages.
-    async fn drive(&self, browser: Browser, scenario: &str, mut more: Value) -> Option<Value> {
-        more["url"] = json!(format!("http://{HOST}:{}", self.server.http().port()));
-        drive(browser, &self.authority, scenario, more).await
-    }
-}
-
-/// What came of it, or `None` where this machine lacks the browser or its driver, which is a
-/// failure in CI.
-async fn drive(
-    browser: Browser,
-    authority: &Authority,
-    scenario: &str,
-    mut order: Value,
-) -> Option<Value> {
-    let _alone = ONE_AT_A_TIME.lock().await;
-    if let Some(missing) = missing(browser) {
-        assert!(env::var_os("CI").is_none(), "in CI nothing is skipped: {missing}");
-        eprintln!("not run: {missing}");
-        return None;
-    }
-    let home = browser.settle(&authority.certificate()).unwrap();
-    order["scenario"] = json!(scenario);
-    order["program"] = json!(browser.program().unwrap());
-    order["profile"] = json!(home.path().join("profile"));
-    match browser {
-        Browser::Chromium => {
-            order["browser"] = json!("chrome");
-            order["arguments"] = json!([&CHROMIUM_ARGUMENTS[..], &[CHROMIUM_NAMES]].concat());
-        }
-        Browser::Firefox => {
-            order["browser"] = json!("firefox");
-            order["arguments"] = json!([]);
-            order["preferences"] = firefox_preferences()
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect::<Map<_, _>>()
-                .into();
-        }
-    }
-    let output = Command::new("node")
-        .arg(DRIVER)
-        .arg(order.to_string())
-        .env("HOME", home.path())
-        .kill_on_drop(true)
-        .output();
-    let output = timeout(DEADLINE, output).await.expect("the driver ends in time").unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    let outcome: Value = serde_json::from_slice(&output.stdout).expect(&said);
-    assert_eq!(outcome["error"], Value::Null, "{outcome}\n{said}");
-    Some(outcome)
-}
-
-fn missing(browser: Browser) -> Option<String> {
-    if !Path::new(DRIVER).with_file_name("node_modules").is_dir() {
-        return Some(
-            "the driver of browsers is missing: npm install --prefix tests/browser".into(),
-        );
-    }
-    browser.program().err().map(|error| error.to_string())
 }
 
 /// One attempt each.
@@ -200,7 +59,49 @@ mod once {
             assert!(results.iter().all(|result| result["outcome"] == "works"), "{outcome}");
             assert_eq!(outcome["said"], "All 4 work.", "{outcome}");
             assert_eq!(outcome["faults"], json!([]), "{outcome}");
+            for result in results {
+                let url = result["url"].as_str().unwrap();
+                assert_details(url, result["details"].as_str().unwrap());
+            }
+            assert_candidates(outcome["candidates"].as_array().unwrap());
+            // This machine asks itself. Firefox hides which of the addresses are its own.
+            let nat = outcome["nat"].as_str().unwrap();
+            assert!(nat.contains("there is no NAT"), "{outcome}");
         }
+    }
+
+    /// What was measured, as a person reads it.
+    fn assert_details(url: &str, details: &str) {
+        let facts: Vec<_> = details.split(" · ").collect();
+        let number = |fact: &str, start: &str, end: &str| -> f64 {
+            let rest = fact.strip_prefix(start).unwrap_or_else(|| panic!("{url}: {details}"));
+            rest.strip_suffix(end).unwrap_or_else(|| panic!("{url}: {details}")).parse().unwrap()
+        };
+        assert!(number(facts[0], "answered in ", " ms") >= 0.0, "{details}");
+        if url.starts_with("stun:") {
+            return assert!(matches!(facts[1..], [] | ["no NAT in between"]), "{details}");
+        }
+        let (median, p95) = facts[1].split_once(", 95 % under ").expect(details);
+        let median = number(median, "round trip ", " ms");
+        assert!(median > 0.0 && number(p95, "", " ms") >= median, "{details}");
+        // The way is this machine, and what is lost is a handful.
+        assert!(number(facts[2], "", " % lost") <= 20.0, "{details}");
+        let (rate, unit) = facts[3].split_once(' ').expect(details);
+        assert!(rate.parse::<f64>().unwrap() > 0.0, "{details}");
+        assert!(["Mbit/s", "Gbit/s"].contains(&unit), "{details}");
+    }
+
+    /// One row for each relayed address, with the way to the relay and the URL it is from.
+    fn assert_candidates(rows: &[Value]) {
+        for way in [Way::Udp, Way::Tcp, Way::Tls] {
+            let label = format!("udp, reached over {}", way.label());
+            let row = rows.iter().find(|row| row[0] == "relay" && row[1] == *label);
+            let row = row.unwrap_or_else(|| panic!("{label}: {rows:?}"));
+            assert!(row[2].as_str().unwrap().starts_with("127.0.0.1:"), "{row}");
+            let scheme = if matches!(way, Way::Tls) { "turns:" } else { "turn:" };
+            assert!(row[3].as_str().unwrap().starts_with(scheme), "{row}");
+        }
+        assert!(rows.iter().any(|row| row[0] == "host" && row[3] == "this machine"), "{rows:?}");
     }
 
     pub(super) async fn test_page_names_the_cause_where_credentials_are_wrong() {
@@ -222,20 +123,94 @@ mod once {
         }
     }
 
-    pub(super) async fn introductory_protocol_alone_makes_a_call() {
-        let Site { server, authority, elsewhere, other_origin } = Site::start().await;
-        let port = server.turn().port();
-        let plain =
-            Router::new().route("/plain.html", get(async || Html(include_str!("plain.html"))));
-        tokio::spawn(async move { axum::serve(elsewhere, plain).await.unwrap() });
-        let ice = json!([{ "urls": Way::Udp.url_at(HOST, port), "username": "alice", "credential": "secret" }]);
-        let query = json!({
-            "query": format!("/plain.html?socket=ws://{}/ws&iceServers={ice}", server.http()),
-            "url": other_origin,
-        });
-        let outcome = drive(Browser::Chromium, &authority, "calls", query).await;
+    pub(super) async fn first_page() {
+        let site = Site::start().await;
+        let more = json!({ "directory": SCREENSHOTS });
+        let Some(outcome) = site.drive(Browser::Chromium, "index", more).await else { return };
+        let said = |id: &str| outcome["said"][id].as_str().unwrap();
+        assert_eq!(said("health"), "well.", "{outcome}");
+        let allocations = said("allocations").strip_suffix(" allocations").expect("several");
+        assert!(allocations.parse::<u32>().unwrap() >= 2, "{outcome}");
+        assert_eq!(said("ttl"), "The credentials are good for 60 minutes.", "{outcome}");
+        let url = Way::Udp.url_at(HOST, site.server.turn().port());
+        assert!(said("snippet").contains(&format!("\"{url}\"")), "{outcome}");
+        assert!(said("peak").ends_with("bit/s") && !said("peak").starts_with('0'), "{outcome}");
+        for line in outcome["points"].as_array().unwrap() {
+            let points = line.as_array().unwrap();
+            // The newest is at the right edge; none is outside, and not all lie on the ground.
+            assert_eq!(points.last().unwrap()[0], 600.0, "{outcome}");
+            let heights = points.iter().map(|point| point[1].as_f64().unwrap());
+            assert!(heights.clone().all(|y| (0.0..=160.0).contains(&y)), "{outcome}");
+            assert!(heights.clone().any(|y| y < 140.0), "see {SCREENSHOTS}: {outcome}");
+        }
+        assert_eq!(outcome["faults"], json!([]), "{outcome}");
+    }
+
+    pub(super) async fn gap() {
+        for browser in [Browser::Chromium, Browser::Firefox] {
+            let site = Site::start().await;
+            let Some(outcome) = site.drive(browser, "gap", json!({})).await else { return };
+            let silent = "The server does not answer.";
+            let expected = json!([false, silent, silent, silent]);
+            assert_eq!(outcome["problems"], expected, "{outcome}");
+            assert_eq!(outcome["peak"], "1.0 kbit/s", "nothing was relayed: {outcome}");
+            assert_eq!(outcome["faults"], json!([]), "{outcome}");
+        }
+    }
+
+    pub(super) async fn nat() {
+        let site = Site::start().await;
+        let Some(outcome) = site.drive(Browser::Chromium, "nat", json!({})).await else { return };
+        for (case, expected) in [
+            ("two addresses, each with a mapping", "the NAT keeps one mapping"),
+            ("two mappings of one address", "this looks like a symmetric NAT"),
+            ("one mapping, one server answers", "With a second STUN server that answers"),
+            ("one mapping, one server by two names", "With a second STUN server that answers"),
+            ("one mapping, two servers answer", "the NAT keeps one mapping"),
+            ("two hidden addresses", "cannot tell whether it is a symmetric one"),
+            ("one hidden address", "this looks like a symmetric NAT"),
+            ("one hidden address, its own port", "there is no NAT in between, or one that keeps"),
+            ("nobody answers", "No STUN server answered"),
+            ("no NAT", "there is no NAT on the way"),
+            ("nothing at all", "shows no candidates at all"),
+        ] {
+            assert!(outcome[case].as_str().unwrap().contains(expected), "{case}: {outcome}");
+        }
+    }
+
+    pub(super) async fn signaling() {
+        let site = Site::start().await;
+        let outcome = site.drive(Browser::Chromium, "signaling", json!({})).await;
         let Some(outcome) = outcome else { return };
-        assert_eq!(outcome, json!({ "faults": [] }));
+        assert_eq!(outcome["early"], json!(["join"]), "nothing before the welcome: {outcome}");
+        let last: Vec<_> = (37..=100).collect();
+        assert_eq!(outcome["kept"], json!(last), "so many, the last ones: {outcome}");
+        assert_eq!(outcome["forgotten"], json!([102]), "{outcome}");
+        assert_eq!(outcome["afterLeaving"], 3, "who has left does not come back: {outcome}");
+        assert_eq!(outcome["answered"], 4, "a socket that answers is kept: {outcome}");
+        assert_eq!(outcome["pings"], true, "{outcome}");
+        let again = json!({
+            "type": "join", "from": "me", "room": "room", "payload": { "secret": "s" },
+        });
+        assert_eq!(outcome["comesBackAs"], again, "{outcome}");
+        assert_eq!(outcome["left"], "leave", "{outcome}");
+    }
+
+    pub(super) async fn negotiation() {
+        let site = Site::start().await;
+        let outcome = site.drive(Browser::Chromium, "negotiation", json!({})).await;
+        let Some(outcome) = outcome else { return };
+        let expected = json!({
+            "duringAnswer": ["answer", "offer"],
+            "taken": ["right", "right"],
+            "another": [false, true, false],
+            "offeredAgain": [["offer", 1], ["offer", 1]],
+            "answeredAgain": [["answer", 7, "a"], ["answer", 7, "a"]],
+            "restarted": true,
+            "waits": 0,
+            "speaks": ["offer", true],
+        });
+        assert_eq!(outcome, expected);
     }
 
     pub(super) async fn pages_fit_a_desk_and_a_phone_by_day_and_by_night() {

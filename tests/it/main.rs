@@ -33,3 +33,4 @@ mod stream_abuse;
 mod tcp;
 mod tcp_relay;
 mod tls;
+mod tls_abuse;

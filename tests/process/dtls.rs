@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
+use crate::hostile::{Ledger, assert_drops_every_first_byte};
 use crate::server::{ConfigFile, Server, eventually, hairpin};
 use crate::tls::{YEAR, toml, write_pair};
 
@@ -46,6 +47,54 @@ fn handshakes_that_strangers_give_up_are_bounded_and_leave_nothing_behind() {
     });
     let growth = server.resident().saturating_sub(before);
     eprintln!("{STRANGERS} handshakes begun: +{most} KiB, and afterwards +{growth} KiB");
+    server.stop();
+}
+
+#[test]
+fn every_first_byte_in_every_short_datagram_is_dropped_and_counted_with_dtls_on() {
+    let server = serving();
+    assert_drops_every_first_byte(&server);
+    server.stop();
+}
+
+/// What only an association could mean, of those who have none, is answered by nobody: neither
+/// with an alert, which anybody could ask for in another's name.
+#[test]
+fn records_and_client_hellos_of_tls_from_strangers_are_dropped_unanswered_and_counted() {
+    let server = serving();
+    let record = |kind: u8, version: [u8; 2], epoch: u8, body: &[u8]| {
+        let [high, low] = (body.len() as u16).to_be_bytes();
+        let header = [kind, version[0], version[1], 0, epoch, 0, 0, 0, 0, 0, 7, high, low];
+        [&header[..], body].concat()
+    };
+    let mut datagrams = Vec::new();
+    // ChangeCipherSpec, alert, application data, heartbeat, and tls12_cid; a heartbeat that asks
+    // for more than it brings, and a close_notify among them.
+    for kind in [0x14, 0x15, 0x17, 0x18, 0x19] {
+        for version in [[0xFE, 0xFF], [0xFE, 0xFD], [3, 3]] {
+            for epoch in [0, 1] {
+                for body in [&[][..], &[1], &[1, 0], &[2, 40], &[1, 0x40, 0, 0x41], &[0x5A; 1200]] {
+                    datagrams.push(record(kind, version, epoch, body));
+                }
+            }
+        }
+    }
+    // The ClientHello of TLS, whole and cut, as over TCP.
+    let body = &client_hello(&[])[25..];
+    let mut hello = vec![22, 3, 1, 0, body.len() as u8 + 4, 1, 0, 0, body.len() as u8];
+    hello.extend(body);
+    datagrams.extend([5, 9, hello.len()].map(|length| hello[..length].to_vec()));
+    let stranger = crate::client::socket(server.turn);
+    let start = Ledger::read(&server);
+    for datagram in &datagrams {
+        stranger.send(datagram).unwrap();
+    }
+    let metrics = start.settle(&server, datagrams.len() as u64);
+    assert_eq!(metrics.sum(&["hairpin_requests_total"]), 0);
+    assert_eq!(metrics.sum(&["hairpin_dropped_packets_total"]) as usize, datagrams.len());
+    // What was sent after all of them is answered first.
+    stranger.send(&crate::client::binding()).unwrap();
+    assert_eq!(receive(&stranger)[..2], [1, 1]);
     server.stop();
 }
 

@@ -26,9 +26,12 @@ const NOISE: usize = 128 * 1024;
 
 #[test]
 fn every_first_byte_in_every_short_datagram_is_dropped_and_counted() {
-    let server = Server::start(&Settings::default());
+    assert_drops_every_first_byte(&Server::start(&Settings::default()));
+}
+
+pub(crate) fn assert_drops_every_first_byte(server: &Server) {
     let socket = client::socket(server.turn);
-    let start = Ledger::read(&server);
+    let start = Ledger::read(server);
     let mut sent = 0;
     for first in 0..=255_u8 {
         for length in 0..=24 {
@@ -38,7 +41,7 @@ fn every_first_byte_in_every_short_datagram_is_dropped_and_counted() {
             sent += 1;
         }
     }
-    let metrics = start.settle(&server, sent);
+    let metrics = start.settle(server, sent);
     assert_eq!(metrics.sum(&["hairpin_requests_total"]), 0);
     assert!(client::is_served(server.turn));
 }
@@ -215,14 +218,14 @@ fn assert_descriptors(server: &Server, baseline: usize) {
 
 /// What became of packets so far.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Ledger {
+pub(crate) struct Ledger {
     answered: u64,
     dropped: u64,
     lost: u64,
 }
 
 impl Ledger {
-    fn read(server: &Server) -> Self {
+    pub(crate) fn read(server: &Server) -> Self {
         Self::of(server, &server.metrics())
     }
 
@@ -236,7 +239,7 @@ impl Ledger {
 
     /// Waits until each of `sent` packets is answered, dropped with a reason, or lost by the
     /// kernel in front of the server; and none is counted twice.
-    fn settle(&self, server: &Server, sent: u64) -> Metrics {
+    pub(crate) fn settle(&self, server: &Server, sent: u64) -> Metrics {
         eventually("every packet is accounted for", || {
             let metrics = server.metrics();
             let now = Self::of(server, &metrics);

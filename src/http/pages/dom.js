@@ -23,7 +23,8 @@ export function copyOnClick(button, source) {
       button.textContent = "Copied";
     } catch {
       // Without a secure context there is no clipboard; the text can still be copied by hand.
-      getSelection().selectAllChildren(source);
+      if (source.select) source.select();
+      else getSelection().selectAllChildren(source);
       button.textContent = "Press Ctrl+C";
     }
     setTimeout(() => { button.textContent = label; }, 2000);
@@ -32,9 +33,17 @@ export function copyOnClick(button, source) {
 
 /** The token this tab was given, if any. It is kept for the tab only. */
 export const token = {
-  get: () => new URLSearchParams(location.search).get("token") ?? sessionStorage.getItem("token") ?? "",
+  get: () => sessionStorage.getItem("token") ?? "",
   set: (value) => sessionStorage.setItem("token", value),
 };
+
+// One that came in the address must not stay there: addresses are passed on, and remembered.
+const address = new URL(location.href);
+if (address.searchParams.has("token")) {
+  token.set(address.searchParams.get("token"));
+  address.searchParams.delete("token");
+  history.replaceState(null, "", address);
+}
 
 /** A number of bits per second as a person reads it. */
 export function bitrate(bitsPerSecond) {

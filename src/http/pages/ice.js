@@ -71,7 +71,8 @@ export function causeOf({ errorCode, errorText, url }) {
   }
 }
 
-const hostOf = (url) => (url ?? "the server").replace(/^\w+:/, "").replace(/\?.*/, "");
+/** Host and port of a URL, as they stand there. */
+export const hostOf = (url) => (url ?? "the server").replace(/^\w+:/, "").replace(/\?.*/, "");
 
 function unreachable(url) {
   switch (url && transportOf(url)) {

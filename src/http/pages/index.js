@@ -25,8 +25,9 @@ async function health() {
 async function showIceServers() {
   try {
     const { iceServers, ttl } = await fetchIceServers(token.get());
+    const inOrder = iceServers.map(({ urls, username, credential }) => ({ urls, username, credential }));
     at("snippet").textContent =
-      `const connection = new RTCPeerConnection({\n  iceServers: ${indent(JSON.stringify(iceServers, null, 2))},\n});`;
+      `const connection = new RTCPeerConnection({\n  iceServers: ${indent(JSON.stringify(inOrder, null, 2))},\n});`;
     at("ttl").textContent = ttl ? `The credentials are good for ${minutes(ttl)}.` : "";
     at("ice").hidden = false;
     at("ask").hidden = true;
@@ -59,21 +60,22 @@ let before;
 
 /** Takes a sample; says whether it is worth going on. */
 async function sampleBandwidth() {
-  let response;
+  let metrics;
   try {
-    response = await fetch("/metrics", { cache: "no-store" });
+    const response = await fetch("/metrics", { cache: "no-store" });
+    if (response.status === 404) {
+      at("live-problem").textContent = "Figures are shown where the operator listens for HTTP, not on this public port.";
+      return false;
+    }
+    if (!response.ok) throw new Error(`The server answered ${response.status}`);
+    metrics = readMetrics(await response.text());
   } catch {
-    at("live-problem").textContent = "The server is not reachable.";
+    at("live-problem").textContent = "The server does not answer.";
     at("live-problem").hidden = false;
     before = undefined;
     return true;
   }
-  if (response.status === 404) {
-    at("live-problem").textContent = "Figures are shown where the operator listens for HTTP, not on this public port.";
-    return false;
-  }
   const now = performance.now();
-  const metrics = readMetrics(await response.text());
   if (before) {
     const seconds = (now - before.now) / 1000;
     const rate = (key) => Math.max(0, (metrics[key] - before.metrics[key]) * 8 / seconds);

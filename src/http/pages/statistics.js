@@ -34,7 +34,8 @@ const sum = (all, type, key) => all
 function selectedPair(reports, all) {
   const transport = all.find(({ type, selectedCandidatePairId }) => type === "transport" && selectedCandidatePairId);
   if (transport) return reports.get(transport.selectedCandidatePairId);
-  return all.find(({ type, nominated, state }) => type === "candidate-pair" && nominated && state === "succeeded");
+  const pairs = all.filter(({ type }) => type === "candidate-pair");
+  return pairs.find(({ selected }) => selected) ?? pairs.find(({ nominated, state }) => nominated && state === "succeeded");
 }
 
 function describe(local, remote) {

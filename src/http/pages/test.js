@@ -43,10 +43,10 @@ async function test(server) {
   at("said").textContent = `Testing ${server.urls}…`;
   const started = performance.now();
   const wanted = isTurn(server.urls) ? "relay" : "srflx";
-  const { candidates, errors, answered } = await gather([server], wanted);
+  const { candidates, errors, answering } = await gather([server], wanted);
   showCandidates(candidates);
   const found = candidates.filter(({ type }) => type === wanted);
-  if (found.length === 0 && wanted === "srflx" && answered) {
+  if (found.length === 0 && wanted === "srflx" && answering.length > 0) {
     // Without a NAT in between, the reflexive address is the host's own, and browsers leave it out.
     return { took: performance.now() - started, note: "no NAT in between" };
   }
@@ -90,7 +90,7 @@ function showCandidates(candidates) {
       make("td", {}, type),
       make("td", {}, transport),
       make("td", { class: "url" }, `${address}:${port}`),
-      make("td", { class: "url" }, type === "host" ? "this machine" : url ?? ""),
+      type === "host" ? make("td", {}, "this machine") : make("td", { class: "url" }, url ?? ""),
     ));
   }
 }
