@@ -231,7 +231,7 @@ fn driver_relays_from_and_to_clients_over_tcp_without_allocating() {
     let peer = driver.peer();
     let address = peer.local_addr().unwrap();
     let StreamClient { tcp, relayed } =
-        StreamClient::with_channel(driver.server.turn(), NUMBER, address);
+        StreamClient::with_channel(driver.server.turn(), "secret", NUMBER, address);
     peer.connect(relayed).unwrap();
     let packet = channel_data(NUMBER, &DATA);
     let mut to_peer = Flow::new(|packet| (&tcp).write(packet), &packet, |room| peer.recv(room));

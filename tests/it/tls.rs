@@ -254,8 +254,6 @@ async fn slow_reader_loses_data_and_keeps_its_control_channel() {
     let peer = Peer::at(loopback(6, 10));
     assert_eq!(client.allocate().await, 200);
     assert_eq!(client.bind(0x4000, peer.address()).await, 200);
-    let resident = "process_resident_memory_bytes";
-    let before = scrape(server.server.http()).await.get(resident);
     let guard = Instant::now() + 6 * DEADLINE;
     while server.server.dropped("stream_full").await < 12_000.0 {
         // No more at once than the relay socket holds: what the kernel drops proves nothing.
@@ -264,9 +262,6 @@ async fn slow_reader_loses_data_and_keeps_its_control_channel() {
         }
         assert!(Instant::now() < guard, "the queue has an end");
     }
-    let after = scrape(server.server.http()).await.get(resident);
-    // Other tests share the process; what was dropped is 96 MB.
-    assert!(after - before < 64e6, "{before} bytes before, {after} after");
     // Behind what did arrive comes the answer.
     assert_eq!(client.refresh(600).await, 200);
 }

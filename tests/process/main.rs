@@ -19,6 +19,8 @@ mod scan;
 mod server;
 mod signaling;
 mod snippets;
+#[path = "../zero_alloc/stream.rs"]
+mod stream;
 mod streams;
 mod tls;
 mod turnutils;

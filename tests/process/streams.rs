@@ -1,16 +1,42 @@
 //! Connections that end badly, by the thousand: nothing of them stays.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use hairpin::stun::ChannelNumber;
+
 use crate::client;
-use crate::server::{ConfigFile, DEADLINE, Server, eventually, hairpin};
+use crate::server::{ConfigFile, DEADLINE, Server, Settings, eventually, hairpin};
+use crate::stream::StreamClient;
 use crate::tls::{YEAR, toml, write_pair};
 
 const ROUNDS: usize = 1_000;
 const HALF_HELLO: [u8; 11] = [22, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3];
 const HALF_MESSAGE: &[u8] = b"\x00\x01\x00\x08\x21\x12\xa4\x42abcde";
+
+/// What it is sent while its queue is full is dropped, and the queue is short.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_does_not_read_costs_little_memory() {
+    let server = Server::start(&Settings::default());
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = peer.local_addr().unwrap();
+    let client = StreamClient::with_channel(server.turn, "wonderland", ChannelNumber::MIN, address);
+    let resident = || server.metrics().sum(&["process_resident_memory_bytes"]);
+    let before = resident();
+    eventually("96 MB are dropped", || {
+        // No more at once than the relay socket holds: what the kernel drops proves nothing.
+        for _ in 0..20 {
+            peer.send_to(&[3; 8_000], client.relayed).unwrap();
+        }
+        let dropped = server.metrics().sum(&["hairpin_dropped_packets_total", "stream_full"]);
+        (dropped >= 12_000).then_some(())
+    });
+    let more = resident().saturating_sub(before);
+    assert!(more < 8 << 20, "{more} bytes");
+    server.stop();
+}
 
 #[test]
 fn resets_and_early_ends_leave_no_descriptor_behind() {

@@ -1,5 +1,5 @@
 //! A client over TCP, as little as it takes to relay through it.
-#![allow(unreachable_pub, reason = "a module of a test")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,12 +22,17 @@ pub struct StreamClient {
 
 impl StreamClient {
     /// Makes an allocation, and binds a channel to a peer.
-    pub fn with_channel(server: SocketAddr, number: ChannelNumber, peer: SocketAddr) -> Self {
+    pub fn with_channel(
+        server: SocketAddr,
+        password: &str,
+        number: ChannelNumber,
+        peer: SocketAddr,
+    ) -> Self {
         let mut tcp = TcpStream::connect(server).unwrap();
         tcp.set_nodelay(true).unwrap();
         tcp.set_read_timeout(Some(DEADLINE)).unwrap();
         let challenge = exchange(&mut tcp, &bare_allocate());
-        let login = Login::new(&challenge, "alice", "secret");
+        let login = Login::new(&challenge, "alice", password);
         let allocate =
             login.request(Method::Allocate, |builder| builder.put(&RequestedTransport::UDP));
         let relayed = relayed(&exchange(&mut tcp, &allocate));
