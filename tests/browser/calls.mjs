@@ -101,6 +101,21 @@ export async function restart() {
   return { said, faults };
 }
 
+/** The server says that the other side has left the room, and it goes on talking; until it does not. */
+export async function unannounced() {
+  const faults = [];
+  const { caller, callee } = await inCall(faults);
+  await callee.evaluate(() => {
+    window.testSockets.at(-1).send(JSON.stringify({ type: "leave", room: location.hash.slice(1) }));
+  });
+  await caller.waitForFunction(() => window.testLog.some(([, way, type]) => way === "<" && type === "peer-left"));
+  await goOn(caller, callee);
+  const said = await text(caller, "said");
+  await callee.click("#hang-up");
+  await says(caller, "said", "The other person has left.");
+  return { said, shared: await isShown(caller, "share"), faults };
+}
+
 /** The server is replaced by one that wants other tokens. */
 export async function cutOff() {
   const faults = [];

@@ -85,6 +85,11 @@ async fn call_goes_on_though_the_server_no_longer_takes_the_token() {
 }
 
 #[tokio::test]
+async fn call_goes_on_though_the_other_one_is_said_to_have_left_the_room() {
+    patiently(once::unannounced).await;
+}
+
+#[tokio::test]
 async fn microphone_and_camera_are_off_and_on_as_the_buttons_say() {
     patiently(once::buttons).await;
 }
@@ -159,6 +164,13 @@ mod once {
             assert!(is_calm, "nobody left, and nothing was dialled: {outcome}");
         }
         assert_eq!(outcome["faults"], json!([]), "{outcome}");
+    }
+
+    pub(super) async fn unannounced() {
+        let site = Site::start().await;
+        let outcome = site.drive(Browser::Chromium, "unannounced", json!({})).await;
+        let Some(outcome) = outcome else { return };
+        assert_eq!(outcome, json!({ "said": "Connected.", "shared": true, "faults": [] }));
     }
 
     pub(super) async fn buttons() {
