@@ -9,7 +9,7 @@ use tokio::time;
 
 use crate::net::clock;
 use crate::net::egress::{Egress, Route};
-use crate::net::sys::Socket;
+use crate::net::sys::{AwaitedSocket, Socket};
 
 use super::flows::Flows;
 use super::port::Port;
@@ -117,7 +117,7 @@ impl Road {
         }
     }
 
-    async fn read_udp(&self, socket: &Socket, source: Source) -> std::io::Result<()> {
+    async fn read_udp(&self, socket: &AwaitedSocket, source: Source) -> std::io::Result<()> {
         socket.readable().await?;
         let mut batch = self.flows.common.batch.borrow_mut();
         socket.recv(&mut batch)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time;
 
-use crate::net::sys::{Options, Socket};
+use crate::net::sys::{AwaitedSocket, Options, Socket};
 
 use super::client::{Client, Common};
 use super::{Error, Pattern, Shape};
@@ -39,7 +39,7 @@ pub(super) struct Flows {
     pub(super) common: Rc<Common>,
     /// With [`Pattern::RelayToRelay`] flow n is from client 2n to client 2n + 1.
     pub(super) clients: Vec<Rc<Client>>,
-    pub(super) peers: Vec<(Socket, SocketAddr)>,
+    pub(super) peers: Vec<(AwaitedSocket, SocketAddr)>,
 }
 
 impl Flows {
@@ -68,13 +68,15 @@ impl Flows {
     }
 
     /// A peer's socket, on the address from which this machine reaches the server.
-    fn peer(&self) -> Result<(Socket, SocketAddr), Error> {
+    fn peer(&self) -> Result<(AwaitedSocket, SocketAddr), Error> {
         let local = |error| Error::Local { what: "UDP socket for a peer", error };
         let ip = match self.shape.local.first() {
             Some(&ip) => ip,
             None => source_towards(self.common.target.address).map_err(local)?,
         };
-        let socket = Socket::bind(SocketAddr::new(ip, 0), Options::default()).map_err(local)?;
+        let socket = Socket::bind(SocketAddr::new(ip, 0), Options::default())
+            .and_then(AwaitedSocket::new)
+            .map_err(local)?;
         let address = socket.local_addr().map_err(local)?;
         Ok((socket, address))
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time;
 
 use crate::net::egress::{Egress, Route};
-use crate::net::sys::{Options, RecvBatch, Socket};
+use crate::net::sys::{AwaitedSocket, Options, RecvBatch, Socket};
 use crate::stun::Method;
 
 use super::stamp::is_stun;
@@ -30,7 +30,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(12);
 /// One end of a client's five-tuple.
 pub(super) enum Port {
     /// Not connected: the server's address goes with each packet.
-    Udp(Socket),
+    Udp(AwaitedSocket),
     /// TCP or TLS.
     Stream(Box<Stream>),
 }
@@ -46,6 +46,7 @@ impl Port {
             Transport::Udp => {
                 let any = SocketAddr::new(unspecified(target.address), 0);
                 let socket = Socket::bind(local.unwrap_or(any), Options::default())
+                    .and_then(AwaitedSocket::new)
                     .map_err(|error| Error::Local { what: "UDP socket", error })?;
                 Ok(Self::Udp(socket))
             }

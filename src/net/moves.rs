@@ -20,7 +20,7 @@ use super::relay::{self, Detached};
 use super::shard::Shard;
 use super::stream::Importance;
 use super::udp;
-use super::work::{ClientPath, Leg, Link, Pump, SocketKey, Work};
+use super::work::{ClientPath, Leg, Link, Work};
 use crate::turn::{
     AllocationId, Claim, DropReason, FiveTuple, Header, Moved, Now, PendingResume, Refused,
     RelayedAddress,
@@ -272,8 +272,8 @@ impl Work {
             }
             Err(refused) => return Some(Err(refused)),
         };
-        let Leg { relay, client, pump, quota, moving } = self.legs.remove(id)?;
-        drop(pump);
+        let Leg { relay, client, quota, moving } = self.legs.remove(id)?;
+        self.watcher.remove(&relay.socket);
         let relay = match relay.detach(to) {
             Ok(relay) => relay,
             Err(error) => {
@@ -303,7 +303,7 @@ impl Work {
     ) {
         self.reply.clear();
         let unpacked = luggage.and_then(|Luggage { moved, relay, quota, client, stub }| {
-            let relay = relay.attach().map_err(|error| {
+            let relay = relay.attach(&self.watcher).map_err(|error| {
                 warn!(%error, "a relay socket was lost on its way from another shard");
                 Refused::Gone
             })?;
@@ -315,18 +315,15 @@ impl Work {
         };
         let from = pending.claim().from();
         let id = self.server.resumed(pending, moved, now, &mut self.reply);
-        if let (Some(id), Some(rest), Some(me)) = (id, rest, self.me.upgrade()) {
-            let (relay, quota, client, stub) = rest;
+        if let (Some(id), Some((relay, quota, client, stub))) = (id, rest) {
             let own = self.post.own();
             let client = match client {
                 ClientPath::Elsewhere(shard, link) if shard == own => link.into(),
                 client => client,
             };
-            let pump =
-                Pump(tokio::task::spawn_local(udp::pump(me, SocketKey::Relay(id))).abort_handle());
             let stub = Some(stub).filter(|&(shard, _)| shard != own);
             let moving = Some(Box::new(Moving { next: Some(path), stub }));
-            self.legs.insert(id, Leg { relay, client, pump, quota, moving });
+            self.add_leg(id, Leg { relay, client, quota, moving });
         }
         self.handle_events(&[]);
         self.reply_to(path);

@@ -1,34 +1,44 @@
 //! A shard: one thread's server and sockets, and the turns they take.
 //!
-//! One wake-up of one socket is one turn: receive a batch, ask the server about each packet,
-//! collect what is to be sent, send it all, then see to the events. Nothing is kept for later.
+//! One wake-up finds a round of sockets that have something to read. One turn takes as many of them
+//! as a batch has room for: receive, ask the server about each packet, collect what is to be sent,
+//! whichever socket it came from; then send it all, and see to the events. Nothing is kept for later
+//! but the sockets that had more: they come again in the next round.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::moves::Errands;
-use super::post::{Envelope, Parcel, Post};
+use tracing::error;
+
+use super::post::{Envelope, Parcel};
 use super::stream::tls::READ_LEN;
 use super::stream::{Connection, ConnectionId, FRAME_LEN_MAX, Heard, Opening, split_frames};
-use super::sys::{ICMP_ERRORS_MAX, IcmpError, RecvBatch};
+use super::sys::{ICMP_ERRORS_MAX, IcmpError, Ready, RecvBatch};
 use super::tcp_relay::data::DataConnection;
-use super::udp::Listener;
-use super::work::{ClientPath, Shared, SocketKey, Work};
-use super::{clock, dtls, pace};
+use super::work::{ClientPath, SocketKey, Work};
+use super::{clock, pace};
 use crate::turn::limits::SourceBuckets;
-use crate::turn::{DropReason, Now, Server, Stats};
+use crate::turn::{DropReason, Now, Stats};
 
 /// What a connection is read into: the rest of a frame, a good deal more, and what TLS decrypts
 /// that from.
 const STREAM_BUFFER: usize = FRAME_LEN_MAX + 64 * 1024 + READ_LEN;
 
+/// Slots that a socket is offered at least: a burst to one of them should not need two turns.
+const ROOM: usize = 8;
+
 /// See the module. The buffers are borrowed while the rest works on what is in them.
 pub(super) struct Shard {
+    /// Sockets of datagrams that have not had their turn yet.
+    round: VecDeque<Ready>,
+    /// Those that have, and had more. At most one for each turn of the round.
+    unfinished: Vec<Ready>,
     batch: RecvBatch,
     icmp: Vec<IcmpError>,
     stream_buffer: Box<[u8]>,
@@ -39,49 +49,77 @@ pub(super) struct Shard {
 
 impl Shard {
     pub(super) fn new(
-        server: Server,
         handshakes: SourceBuckets,
-        listeners: Vec<Listener>,
-        dtls: Option<dtls::Settings>,
-        shared: Shared,
-        post: Post,
-        errands: Errands,
+        work: impl FnOnce(Weak<RefCell<Self>>) -> Work,
     ) -> Rc<RefCell<Self>> {
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
+                round: VecDeque::new(),
+                unfinished: Vec::new(),
                 batch: RecvBatch::new(),
                 icmp: Vec::with_capacity(ICMP_ERRORS_MAX),
                 stream_buffer: vec![0; STREAM_BUFFER].into(),
                 handshakes,
-                work: Work::new(server, listeners, dtls, shared, post, errands, me.clone()),
+                work: work(me.clone()),
             })
         })
     }
 
-    /// Waits until a turn of the socket would find something; an error if there is no such socket.
-    pub(super) fn poll_readable(
-        &self,
-        key: SocketKey,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.work.socket(key) {
-            Some(socket) => socket.poll_readable(context),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+    /// Waits until a turn would find something.
+    pub(super) fn poll_round(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { round, unfinished, work, .. } = self;
+        if !round.is_empty() {
+            return Poll::Ready(Ok(()));
         }
+        let polled = work.watcher.poll(context, round);
+        for socket in unfinished.drain(..) {
+            // What has something new is named already.
+            if round.iter().all(|other| other.token != socket.token) {
+                round.push_back(socket);
+            }
+        }
+        if round.is_empty() { polled } else { Poll::Ready(Ok(())) }
     }
 
-    /// One turn of a socket that has something to read. Returns how many datagrams and ICMP errors
-    /// there were.
-    pub(super) fn turn(&mut self, key: SocketKey) -> io::Result<usize> {
-        let Self { batch, icmp, work, .. } = self;
-        let Some(socket) = work.socket(key) else { return Ok(0) };
-        socket.recv_icmp(icmp);
-        let received = socket.recv(batch)?;
+    /// One turn: as many sockets of the round as there is room for what they have received. Tells
+    /// whether there is more to do.
+    pub(super) fn turn(&mut self) -> bool {
         let now = clock::now();
+        self.batch.clear();
+        let mut errors = 0;
+        while self.batch.room() >= ROOM && errors < ICMP_ERRORS_MAX {
+            let Some(socket) = self.round.pop_front() else { break };
+            errors += self.hear(socket, now);
+        }
+        let Self { batch, work, .. } = self;
+        work.traffic_class = 0;
+        work.flush(batch.bytes());
+        work.handle_events(batch.bytes());
+        pace::received(batch.len());
+        !self.round.is_empty() || !self.unfinished.is_empty()
+    }
+
+    /// What has arrived at one socket. Tells how many ICMP errors there were.
+    fn hear(&mut self, socket: Ready, now: Now) -> usize {
+        let Self { unfinished, batch, icmp, work, .. } = self;
+        let key = SocketKey::of_token(socket.token);
+        // It may have been closed in the same round.
+        let Some(open) = work.socket(key) else { return 0 };
+        icmp.clear();
+        let errors = socket.errors && open.recv_icmp(icmp);
+        let first = batch.len();
+        match open.recv(batch) {
+            Ok(more) if more || errors => unfinished.push(Ready { errors, ..socket }),
+            Ok(_) => {}
+            Err(error) => {
+                work.watcher.remove(open);
+                error!(%error, socket = ?key, "a socket failed and is read no more");
+            }
+        }
         if let SocketKey::Relay(id) = key {
             icmp.iter().for_each(|error| work.handle_icmp(id, *error, now));
         }
-        for at in 0..batch.len() {
+        for at in first..batch.len() {
             let datagram = batch.datagrams()[at];
             work.traffic_class = datagram.traffic_class;
             match key {
@@ -98,11 +136,7 @@ impl Shard {
                 }
             }
         }
-        work.traffic_class = 0;
-        work.flush(batch.bytes());
-        work.handle_events(batch.bytes());
-        pace::received(received);
-        Ok(received + icmp.len())
+        icmp.len()
     }
 
     /// Whether a source may begin a TLS handshake.

@@ -18,8 +18,8 @@ use super::pace;
 use super::post::{Inbox, Post};
 use super::shard::Shard;
 use super::stream::Speaks;
-use super::udp::{self, Listener};
-use super::work::{Shared, SocketKey};
+use super::udp::{self, Listener, Listeners};
+use super::work::{Shared, Work};
 use super::{BindError, clock, dtls, stream, sys};
 use crate::turn::{self, Server, Stats, policy};
 
@@ -160,15 +160,14 @@ fn run(
         host.endpoints.extend(listening.all.iter().chain(&listening.tls));
         let handshakes = stream::handshake_buckets(core.limits.unauthenticated_per_source);
         let server = Server::new(core, host, seed);
-        let count = listeners.len();
-        let shard = Shard::new(server, handshakes, listeners, dtls, shared, post, errands);
+        let shard = Shard::new(handshakes, |me| {
+            Work::new(server, listeners, dtls, shared, post, errands, me)
+        });
         tokio::task::spawn_local(udp::pump_post(Rc::clone(&shard), mail));
         tokio::task::spawn_local(moves::pump_errands(Rc::clone(&shard), errand_inbox));
         let _ = bound.send(Ok(listening));
         let Some(Command::Serve) = inbox.recv().await else { return };
-        for index in 0..count {
-            tokio::task::spawn_local(udp::pump(Rc::clone(&shard), SocketKey::Listener(index)));
-        }
+        tokio::task::spawn_local(udp::pump(Rc::clone(&shard)));
         for (listener, speaks) in stream_listeners {
             let shard = Rc::clone(&shard);
             let accepting = stream::accept(shard, listener, speaks, streams.clone());
@@ -179,7 +178,7 @@ fn run(
     });
 }
 
-type Bindings = (Vec<Listener>, Vec<(TcpListener, Speaks)>, Listening);
+type Bindings = (Listeners, Vec<(TcpListener, Speaks)>, Listening);
 
 fn bind(wanted: &Listening, dtls: bool) -> Result<Bindings, BindError> {
     let failed = |address, transport| {
@@ -204,7 +203,8 @@ fn bind(wanted: &Listening, dtls: bool) -> Result<Bindings, BindError> {
         bound.tls.push(stream.local_addr().map_err(failed(address, "tls"))?);
         streams.push((stream, Speaks::Tls));
     }
-    Ok((listeners, streams, bound))
+    let address = bound.all.first().copied().unwrap_or_else(|| ([0; 4], 0).into());
+    Ok((Listeners::new(listeners).map_err(failed(address, "udp"))?, streams, bound))
 }
 
 /// UDP and TCP on the same port. Where any port will do, one that is free for the one may be taken

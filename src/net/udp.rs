@@ -13,11 +13,8 @@ use tracing::error;
 use super::post::Inbox;
 use super::shard::Shard;
 use super::stream::Speaks;
-use super::sys::{Options, Socket};
+use super::sys::{Options, Socket, Watcher};
 use super::work::SocketKey;
-
-/// Datagrams in one turn after which there are likely more to come.
-const FULL_TURN: usize = 32;
 
 /// A socket that clients send to.
 #[derive(Debug)]
@@ -39,18 +36,35 @@ impl Listener {
     }
 }
 
-/// Reads a socket until it is gone: a listener until the shard ends, a relay socket until its
-/// allocation does. Holds no socket, so that one is closed when the shard drops it.
-pub(super) async fn pump(shard: Rc<RefCell<Shard>>, key: SocketKey) {
-    while poll_fn(|context| shard.borrow().poll_readable(key, context)).await.is_ok() {
-        match turn(&shard, key) {
-            // A flood on one socket must not starve the others.
-            Ok(received) if received >= FULL_TURN => tokio::task::yield_now().await,
-            Ok(_) => {}
-            Err(error) => {
-                error!(%error, socket = ?key, "a socket failed and is read no more");
-                return;
-            }
+/// What a shard listens with.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    /// Knows of them.
+    pub(super) watcher: Watcher,
+    pub(super) all: Vec<Listener>,
+}
+
+impl Listeners {
+    /// Has them watched. What arrives waits in them.
+    pub(super) fn new(all: Vec<Listener>) -> io::Result<Self> {
+        let watcher = Watcher::new()?;
+        for (index, own) in all.iter().enumerate() {
+            watcher.add(&own.socket, SocketKey::Listener(index).token())?;
+        }
+        Ok(Self { watcher, all })
+    }
+}
+
+/// Gives the sockets of datagrams their turns until the shard ends.
+pub(super) async fn pump(shard: Rc<RefCell<Shard>>) {
+    loop {
+        if let Err(error) = poll_fn(|context| shard.borrow_mut().poll_round(context)).await {
+            error!(%error, "a shard cannot wait for its sockets, and reads none any more");
+            return;
+        }
+        // A flood must not starve connections and timers.
+        if guard(&shard, "datagrams", Shard::turn).unwrap_or(true) {
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -60,10 +74,6 @@ pub(super) async fn pump_post(shard: Rc<RefCell<Shard>>, mut inbox: Inbox) {
     while let Some(parcel) = inbox.recv().await {
         guard(&shard, "post", |shard| shard.deliver(parcel));
     }
-}
-
-fn turn(shard: &RefCell<Shard>, key: SocketKey) -> io::Result<usize> {
-    guard(shard, key, |shard| shard.turn(key)).unwrap_or(Ok(0))
 }
 
 /// A panic while handling one packet is a bug, but it must not end other people's calls.

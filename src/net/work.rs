@@ -11,9 +11,8 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use slotmap::{SecondaryMap, SlotMap};
-use tokio::task::AbortHandle;
-use tracing::warn;
+use slotmap::{Key, KeyData, SecondaryMap, SlotMap};
+use tracing::{error, warn};
 
 use super::dtls::{SessionId, Sessions, Settings};
 use super::egress::{Egress, Route};
@@ -26,9 +25,9 @@ use super::quota::{QuotaLease, Quotas};
 use super::relay::{self, Failure, Obtained, RelaySocket};
 use super::shard::Shard;
 use super::stream::{Connection, ConnectionId};
-use super::sys::{Datagram, IcmpError, Socket};
+use super::sys::{Datagram, IcmpError, Socket, Watcher};
 use super::tcp_relay::{Rendezvous, TcpLegs, Waiting};
-use super::udp::{self, Listener};
+use super::udp::{Listener, Listeners};
 use crate::stun::attribute::Icmp;
 use crate::turn::{
     Allocated, AllocationId, DropReason, Event, FiveTuple, Now, PeerAddress, PeerTransport,
@@ -53,6 +52,25 @@ pub(super) enum SocketKey {
     Listener(usize),
     /// The relay socket of an allocation.
     Relay(AllocationId),
+}
+
+impl SocketKey {
+    /// Names it for the watcher. Keys of allocations never have the upper half empty: their first
+    /// version is 1.
+    pub(super) fn token(self) -> u64 {
+        match self {
+            Self::Listener(index) => index as u64,
+            Self::Relay(id) => id.data().as_ffi(),
+        }
+    }
+
+    /// What such a name stands for.
+    pub(super) fn of_token(token: u64) -> Self {
+        match u32::try_from(token) {
+            Ok(index) => Self::Listener(index as usize),
+            Err(_) => Self::Relay(KeyData::from_ffi(token).into()),
+        }
+    }
 }
 
 /// How to reach a client.
@@ -98,19 +116,9 @@ struct Leaving {
 pub(super) struct Leg {
     pub(super) relay: RelaySocket,
     pub(super) client: ClientPath,
-    pub(super) pump: Pump,
     pub(super) quota: QuotaLease,
     /// There while the client moves.
     pub(super) moving: Option<Box<Moving>>,
-}
-
-/// The task that reads a relay socket; ends when dropped.
-pub(super) struct Pump(pub(super) AbortHandle);
-
-impl Drop for Pump {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// What a turn sends as datagrams.
@@ -119,6 +127,8 @@ type Outbox = Egress<SocketKey>;
 /// All of a shard but its receive buffers.
 pub(super) struct Work {
     pub(super) server: Server,
+    /// Knows of listeners, once they serve, and of relay sockets.
+    pub(super) watcher: Watcher,
     listeners: Vec<Listener>,
     pub(super) legs: SecondaryMap<AllocationId, Leg>,
     pub(super) tcp_legs: TcpLegs,
@@ -148,7 +158,7 @@ impl Work {
     /// `me` is the shard that this belongs to.
     pub(super) fn new(
         server: Server,
-        listeners: Vec<Listener>,
+        listeners: Listeners,
         dtls: Option<Settings>,
         shared: Shared,
         post: Post,
@@ -157,7 +167,8 @@ impl Work {
     ) -> Self {
         Self {
             server,
-            listeners,
+            watcher: listeners.watcher,
+            listeners: listeners.all,
             legs: SecondaryMap::new(),
             tcp_legs: SecondaryMap::new(),
             connections: SlotMap::with_key(),
@@ -356,7 +367,8 @@ impl Work {
             return self.bind_tcp(pending, control, now);
         }
         let Shared { pools, quotas, .. } = &self.shared;
-        let obtained = relay::obtain(pools, quotas, &pending, self.post.own(), now.instant);
+        let (watcher, own) = (&self.watcher, self.post.own());
+        let obtained = relay::obtain(pools, quotas, watcher, &pending, own, now.instant);
         let Obtained { relay, quota, also, reservation } = match obtained {
             Ok(obtained) => obtained,
             Err(failure) => {
@@ -375,17 +387,24 @@ impl Work {
             tally: None,
         };
         let id = self.server.allocated(pending, Ok(allocated), now, &mut self.reply);
-        let (Some(id), Some(me)) = (id, self.me.upgrade()) else { return };
+        let Some(id) = id else { return };
         if let Some(reservation) = reservation {
             reservation.keep();
         }
         let other = self.server.other_family(id).zip(also);
         let also = other.map(|(id, (relay, quota))| (id, relay, quota));
         for (id, relay, quota) in [Some((id, relay, quota)), also].into_iter().flatten() {
-            let pump = udp::pump(Rc::clone(&me), SocketKey::Relay(id));
-            let pump = Pump(tokio::task::spawn_local(pump).abort_handle());
-            self.legs.insert(id, Leg { relay, client, pump, quota, moving: None });
+            self.add_leg(id, Leg { relay, client, quota, moving: None });
         }
+    }
+
+    /// From now on the allocation is heard.
+    pub(super) fn add_leg(&mut self, id: AllocationId, leg: Leg) {
+        if let Err(error) = self.watcher.rename(&leg.relay.socket, SocketKey::Relay(id).token()) {
+            // It is watched already, so the kernel needs nothing more for it.
+            error!(%error, "a relay socket is not read");
+        }
+        self.legs.insert(id, leg);
     }
 
     /// An operator must look, but one line for each refused client, or even for each shard, would

@@ -39,10 +39,12 @@ impl Datagram {
     }
 }
 
-/// Datagrams received at once. One per shard, reused for every socket.
+/// Datagrams received in one turn, from whichever sockets. One per shard.
 pub struct RecvBatch {
     pub(super) buffer: Vec<u8>,
     datagrams: Vec<Datagram>,
+    /// Slots that hold something, the first ones.
+    used: usize,
     #[cfg_attr(
         any(not(target_os = "linux"), feature = "portable"),
         expect(dead_code, reason = "the portable path keeps none")
@@ -56,7 +58,7 @@ impl RecvBatch {
     pub fn new() -> Self {
         let mut buffer = vec![0; SLOTS * SLOT_BYTES];
         let headers = ReceiveHeaders::new(&mut buffer);
-        Self { buffer, datagrams: Vec::with_capacity(SLOTS * TRAIN), headers }
+        Self { buffer, datagrams: Vec::with_capacity(SLOTS * TRAIN), used: 0, headers }
     }
 
     /// The whole buffer, which the datagrams are ranges of.
@@ -70,7 +72,8 @@ impl RecvBatch {
         &mut self.buffer
     }
 
-    /// The datagrams of the last [`Socket::recv`](super::Socket::recv), in the order of arrival.
+    /// The datagrams of each [`Socket::recv`](super::Socket::recv) since it was cleared, in the
+    /// order of arrival.
     #[must_use]
     pub fn datagrams(&self) -> &[Datagram] {
         &self.datagrams
@@ -88,12 +91,29 @@ impl RecvBatch {
         self.datagrams.is_empty()
     }
 
-    pub(super) fn clear(&mut self) {
+    /// Forgets the datagrams, to make room for others.
+    pub fn clear(&mut self) {
         self.datagrams.clear();
+        self.used = 0;
     }
 
-    /// Adds what slot number `slot` holds: `total` bytes, a new datagram each `stride` bytes.
-    pub(super) fn accept(&mut self, slot: usize, train: Train) {
+    /// Slots that are free: at least so many datagrams can be received.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        SLOTS - self.used
+    }
+
+    /// The first slot that is free, where there is one.
+    pub(super) fn next_slot(&self) -> usize {
+        self.used
+    }
+
+    /// Adds what the next slot holds, if it is of use: `total` bytes, a new datagram each `stride`
+    /// bytes.
+    pub(super) fn accept(&mut self, train: Option<Train>) {
+        let slot = self.used;
+        self.used += 1;
+        let Some(train) = train else { return };
         let Train { from, to, traffic_class, total, stride } = train;
         let mut at = 0;
         loop {

@@ -1,25 +1,22 @@
 //! Linux: batches through `recvmmsg` and `sendmmsg`, trains of datagrams through GRO and GSO.
 
 use std::cell::Cell;
-use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
-use std::task::{Context, Poll};
 
 use libc::c_int;
 use socket2::SockAddr;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
-use super::batch::{RecvBatch, SLOTS};
+use super::batch::RecvBatch;
 use super::outgoing::Outgoing;
 use super::{ICMP_ERRORS_MAX, IcmpError, Options, error};
 use crate::turn::stats::DropReason;
 
 mod affinity;
+mod awaited;
 mod cmsg;
 mod descriptors;
 mod icmp;
@@ -27,13 +24,16 @@ mod interfaces;
 mod name;
 mod receive;
 mod send;
+mod watcher;
 
 pub use affinity::{pin, sleep_precisely};
+pub use awaited::AwaitedSocket;
 pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use interfaces::interface_addresses;
 pub(in crate::net::sys) use receive::ReceiveHeaders;
 pub(in crate::net) use send::SendScratch;
 use send::{Form, Messages};
+pub use watcher::Watcher;
 
 /// Runs handed to one `sendmmsg`: enough to make the call cheap, and few to load again when one
 /// of them must be split.
@@ -45,9 +45,7 @@ pub const SETS_DONT_FRAGMENT: bool = true;
 /// A bound UDP socket.
 #[derive(Debug)]
 pub struct Socket {
-    /// Registered for reading alone: nobody waits for writing, and the kernel would wake the shard
-    /// whenever a datagram has left.
-    socket: AsyncFd<UdpSocket>,
+    socket: UdpSocket,
     /// Whether what it sends has the DF bit set.
     dont_fragment: Cell<bool>,
     /// Whether runs leave in one piece; off for good once kernel or device have refused.
@@ -55,7 +53,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds `address`. Must be called inside a tokio runtime.
+    /// Binds `address`.
     ///
     /// Datagrams may be fragmented on their way: a relay does not know its clients' paths, and
     /// must pass on what it got instead of setting DF.
@@ -89,94 +87,56 @@ impl Socket {
         // as one without GSO would send a whole run as a single datagram.
         let segmentation = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         socket.bind(&SockAddr::from(address))?;
-        Self::register(socket.into(), segmentation)
+        Ok(Self::of(socket.into(), segmentation))
     }
 
-    fn register(socket: UdpSocket, segmentation: bool) -> io::Result<Self> {
-        // Priority is what errors are announced with, where they are kept.
-        let interest = Interest::READABLE | Interest::PRIORITY;
-        // SAFETY: a std socket owns its descriptor, which stays the same and open until it drops.
-        let socket = unsafe { AsyncFd::register_with_interest(socket, interest) }?;
+    fn of(socket: UdpSocket, segmentation: bool) -> Self {
         let segmentation = Cell::new(segmentation);
-        Ok(Self { socket, dont_fragment: Cell::new(false), segmentation })
+        Self { socket, dont_fragment: Cell::new(false), segmentation }
     }
 
-    /// Takes it out of this runtime.
+    /// Makes it one that another thread may have, once no [`Watcher`] watches it.
     pub fn detach(self) -> io::Result<UdpSocket> {
         // Whoever attaches it takes that for granted.
         self.set_dont_fragment(false)?;
-        Ok(self.socket.into_inner())
+        Ok(self.socket)
     }
 
-    /// Takes a detached one into this runtime.
+    /// The socket that was detached.
     pub fn attach(socket: UdpSocket) -> io::Result<Self> {
-        // The same question as in `bind`, which a kernel answers always in the same way.
+        // What was found out about GRO and GSO is found out again.
         let segmentation = set(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
-        Self::register(socket, segmentation)
+        Ok(Self::of(socket, segmentation))
     }
 
     /// The address it is bound to.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.get_ref().local_addr()
-    }
-
-    /// Waits until [`Socket::recv`] or `Socket::recv_icmp` may find something.
-    pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|context| self.poll_readable(context)).await
-    }
-
-    /// The same for who cannot borrow the socket while waiting. Wakes only the last caller.
-    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.socket.poll_read_ready(context) {
-            // A turn takes no more than so many errors, and datagrams until there are none.
-            Poll::Pending if self.has_icmp() => Poll::Ready(Ok(())),
-            other => other.map_ok(drop),
-        }
-    }
-
-    /// Whether there may be ICMP errors. Asks what is known already, not the kernel.
-    fn has_icmp(&self) -> bool {
-        self.socket.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
+        self.socket.local_addr()
     }
 
     /// Puts ICMP errors that have arrived into `errors`, and clears it before. To be called before
-    /// [`Socket::recv`], which they might keep from receiving. Without errors it costs no call of
-    /// the kernel.
-    pub(in crate::net) fn recv_icmp(&self, errors: &mut Vec<IcmpError>) {
+    /// [`Socket::recv`], which they might keep from receiving. Tells whether there may be more.
+    pub(in crate::net) fn recv_icmp(&self, errors: &mut Vec<IcmpError>) -> bool {
         errors.clear();
-        // Whatever ends it, WouldBlock makes tokio forget the errors until it hears of more.
-        let _ = self.socket.try_io(Interest::PRIORITY, |socket| {
-            for _ in 0..ICMP_ERRORS_MAX {
-                let Ok(next) = icmp::next_error(socket.as_raw_fd()) else {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                };
-                errors.extend(next);
-            }
-            Ok(())
-        });
+        for _ in 0..ICMP_ERRORS_MAX {
+            let Ok(next) = icmp::next_error(self.socket.as_raw_fd()) else { return false };
+            errors.extend(next);
+        }
+        true
     }
 
-    /// Fills `batch` with what has arrived, and tells how many datagrams that is; 0 is nothing.
+    /// Adds to `batch` what has arrived, as far as there is room, and tells whether there may be
+    /// more.
     ///
     /// An error means that the socket is lost; errors that pass never come out of here.
-    pub fn recv(&self, batch: &mut RecvBatch) -> io::Result<usize> {
-        batch.clear();
-        let fd = self.socket.as_raw_fd();
-        let mut outcome = Ok(0);
-        // WouldBlock makes tokio forget that the socket is readable, without a second call that
-        // only finds it empty. No wake-up is lost: a short count means that recvmmsg met an empty
-        // queue, or an error that came during the call. That error, and whatever arrives after,
-        // is a new edge of epoll, and tokio looks at those only after this.
-        let _ = self.socket.try_io(Interest::READABLE, |_| {
-            outcome = receive::receive(fd, batch);
-            match outcome {
-                Ok(messages) if messages < SLOTS => Err(io::ErrorKind::WouldBlock.into()),
-                _ => Ok(()),
-            }
-        });
-        match outcome {
+    pub fn recv(&self, batch: &mut RecvBatch) -> io::Result<bool> {
+        let room = batch.room();
+        // A short count means that recvmmsg met an empty queue, or an error that came during the
+        // call. That error, and whatever arrives after, is told by the watcher.
+        match receive::receive(self.socket.as_raw_fd(), batch) {
+            Ok(messages) => Ok(messages == room),
             Err(error) if error::ends_receiving(&error) => Err(error),
-            _ => Ok(batch.len()),
+            Err(_) => Ok(true),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! On Linux whole batches cross the kernel boundary: `recvmmsg` with GRO in, `sendmmsg` with GSO
 //! out. Elsewhere, and with the feature `portable`, the same face is put on plain tokio sockets.
-//! Knows nothing of STUN or TURN, and waits only for [`Socket`] to become readable.
+//! Knows nothing of STUN or TURN, and waits only for a [`Socket`] to have something to read.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,7 +23,7 @@ mod tests;
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 #[expect(
     unsafe_code,
-    reason = "recvmmsg, sendmmsg, error queues, getifaddrs and rlimits have no safe wrapper in use \
+    reason = "recvmmsg, sendmmsg, epoll, error queues, getifaddrs and rlimits have no safe wrapper in use \
               here"
 )]
 mod linux;
@@ -41,8 +41,8 @@ pub use outgoing::Route;
 pub(super) use outgoing::{Outgoing, Run, Segment};
 pub(super) use platform::SendScratch;
 pub use platform::{
-    SETS_DONT_FRAGMENT, Socket, descriptor_limit, interface_addresses, pin, raise_descriptor_limit,
-    sleep_precisely,
+    AwaitedSocket, SETS_DONT_FRAGMENT, Socket, Watcher, descriptor_limit, interface_addresses, pin,
+    raise_descriptor_limit, sleep_precisely,
 };
 
 /// How a socket is bound.
@@ -60,6 +60,15 @@ pub struct Options {
     /// Tells DSCP and ECN of each datagram ([`Datagram::traffic_class`]). Without effect on the
     /// portable path.
     pub traffic_class: bool,
+}
+
+/// A socket that may have something to read, as a [`Watcher`] names it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ready {
+    /// What the watcher was told to call the socket.
+    pub token: u64,
+    /// There are errors as well: ICMP ones, where it keeps them.
+    pub errors: bool,
 }
 
 /// An ICMP error about a datagram of a socket. Anybody may have forged it.

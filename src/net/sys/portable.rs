@@ -4,17 +4,24 @@
 //! reply, the DF bit (the system's default stays), ICMP errors, and the list of this host's
 //! addresses.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{self, SocketAddr};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use socket2::{SockAddr, SockRef};
 use tokio::net::UdpSocket;
 
-use super::batch::{RecvBatch, SLOT_BYTES, SLOTS, Train};
+use super::batch::{RecvBatch, SLOT_BYTES, Train};
 use super::outgoing::{Outgoing, Segment};
 use super::{IcmpError, InterfaceAddress, Options, error};
 use crate::turn::stats::DropReason;
+
+mod awaited;
+mod watcher;
+
+pub use awaited::AwaitedSocket;
+pub use watcher::Watcher;
 
 /// std has no way to set the DF bit.
 pub const SETS_DONT_FRAGMENT: bool = false;
@@ -39,6 +46,8 @@ pub(in crate::net) struct SendScratch {
 #[derive(Debug)]
 pub struct Socket {
     socket: UdpSocket,
+    /// What rings when there is something to read, where a [`Watcher`] watches.
+    bell: RefCell<Option<Waker>>,
 }
 
 impl Socket {
@@ -49,18 +58,17 @@ impl Socket {
             super::prepare_listener(&socket)?;
         }
         socket.bind(&SockAddr::from(address))?;
-        let socket = UdpSocket::from_std(socket.into())?;
-        Ok(Self { socket })
+        Self::attach(socket.into())
     }
 
-    /// Takes it out of this runtime.
+    /// Takes it out of this runtime, once no [`Watcher`] watches it.
     pub fn detach(self) -> io::Result<net::UdpSocket> {
         self.socket.into_std()
     }
 
     /// Takes a detached one into this runtime.
     pub fn attach(socket: net::UdpSocket) -> io::Result<Self> {
-        Ok(Self { socket: UdpSocket::from_std(socket)? })
+        Ok(Self { socket: UdpSocket::from_std(socket)?, bell: RefCell::new(None) })
     }
 
     /// The address it is bound to.
@@ -68,44 +76,44 @@ impl Socket {
         self.socket.local_addr()
     }
 
-    /// Waits until [`Socket::recv`] may find something.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
-    }
-
-    /// The same for who cannot borrow the socket while waiting. Wakes only the last caller.
-    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_recv_ready(context)
+    /// Lets the bell ring as soon as there is something to read.
+    fn listen(&self) {
+        let bell = self.bell.borrow();
+        let Some(bell) = &*bell else { return };
+        if let Poll::Ready(Ok(())) = self.socket.poll_recv_ready(&mut Context::from_waker(bell)) {
+            bell.wake_by_ref();
+        }
     }
 
     /// ICMP errors cannot be had: at most some later call fails without saying for which datagram.
-    pub(in crate::net) fn recv_icmp(&self, errors: &mut Vec<IcmpError>) {
+    pub(in crate::net) fn recv_icmp(&self, errors: &mut Vec<IcmpError>) -> bool {
         errors.clear();
+        false
     }
 
-    /// Fills `batch` with what has arrived, and tells how many datagrams that is; 0 is nothing.
+    /// Adds to `batch` what has arrived, as far as there is room, and tells whether there may be
+    /// more.
     ///
     /// An error means that the socket is lost; errors that pass never come out of here.
-    pub fn recv(&self, batch: &mut RecvBatch) -> io::Result<usize> {
-        batch.clear();
+    pub fn recv(&self, batch: &mut RecvBatch) -> io::Result<bool> {
         let mut attempts = error::ATTEMPTS;
-        while batch.len() < SLOTS {
-            let slot = batch.len();
-            let start = slot * SLOT_BYTES;
+        while batch.room() > 0 {
+            let start = batch.next_slot() * SLOT_BYTES;
             match self.socket.try_recv_from(&mut batch.buffer[start..start + SLOT_BYTES]) {
                 Ok((total, from)) => {
-                    batch.accept(
-                        slot,
-                        Train { from, to: None, traffic_class: 0, total, stride: total },
-                    );
+                    let train = Train { from, to: None, traffic_class: 0, total, stride: total };
+                    batch.accept(Some(train));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.listen();
+                    return Ok(false);
+                }
                 Err(error) if error::ends_receiving(&error) => return Err(error),
                 Err(_) if attempts > 1 => attempts -= 1,
                 Err(_) => break,
             }
         }
-        Ok(batch.len())
+        Ok(true)
     }
 
     /// Sends `outgoing`, and tells the reason for each datagram that could not leave.

@@ -1,5 +1,6 @@
 //! Real sockets on loopback, on both paths. Timeouts only keep a lost datagram from hanging a test.
 
+use std::future::poll_fn;
 use std::net::UdpSocket as StdSocket;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -11,19 +12,23 @@ fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-fn bound() -> Socket {
-    Socket::bind(loopback(), Options::default()).expect("loopback can be bound")
+fn bind(address: SocketAddr, options: Options) -> AwaitedSocket {
+    let socket = Socket::bind(address, options).expect("it can be bound");
+    AwaitedSocket::new(socket).expect("inside a runtime")
+}
+
+fn bound() -> AwaitedSocket {
+    bind(loopback(), Options::default())
 }
 
 /// Waits for something and receives it.
-async fn receive(socket: &Socket, batch: &mut RecvBatch) -> usize {
+async fn receive(socket: &AwaitedSocket, batch: &mut RecvBatch) -> usize {
     tokio::time::timeout(Duration::from_secs(10), async {
         loop {
             socket.readable().await.expect("the socket is fine");
-            socket.recv_icmp(&mut Vec::new());
-            let received = socket.recv(batch).expect("the socket is fine");
-            if received > 0 {
-                return received;
+            socket.recv(batch).expect("the socket is fine");
+            if !batch.is_empty() {
+                return batch.len();
             }
         }
     })
@@ -39,7 +44,7 @@ fn payloads(batch: &RecvBatch) -> Vec<Vec<u8>> {
 async fn nothing_there_is_no_datagram() {
     let socket = bound();
     let mut batch = RecvBatch::new();
-    assert_eq!(socket.recv(&mut batch).expect("not an error"), 0);
+    socket.recv(&mut batch).expect("not an error");
     assert!(batch.is_empty());
 }
 
@@ -73,6 +78,127 @@ async fn a_short_batch_clears_readiness_and_the_next_datagram_wakes() {
     }
 }
 
+/// The names of what a watcher says is ready, once it says anything.
+async fn ready(watcher: &mut Watcher) -> Vec<u64> {
+    let mut ready: Vec<Ready> = Vec::new();
+    let waiting = poll_fn(|context| watcher.poll(context, &mut ready));
+    tokio::time::timeout(Duration::from_secs(10), waiting)
+        .await
+        .expect("something arrives")
+        .expect("the watcher is fine");
+    let mut tokens: Vec<_> = ready.iter().map(|ready| ready.token).collect();
+    tokens.sort_unstable();
+    tokens
+}
+
+fn says_nothing(watcher: &mut Watcher) -> bool {
+    let mut ready: Vec<Ready> = Vec::new();
+    watcher.poll(&mut Context::from_waker(Waker::noop()), &mut ready).is_pending()
+}
+
+fn watched() -> Socket {
+    Socket::bind(loopback(), Options::default()).expect("loopback can be bound")
+}
+
+#[tokio::test]
+async fn a_watcher_names_each_socket_once_for_what_has_arrived_and_again_for_more() {
+    let mut watcher = Watcher::new().expect("inside a runtime");
+    let sockets: Vec<Socket> = (0..3).map(|_| watched()).collect();
+    let to = |at: usize| sockets[at].local_addr().expect("bound");
+    let sender = StdSocket::bind(loopback()).expect("loopback");
+    sender.send_to(b"before", to(0)).expect("loopback takes it");
+    for (token, socket) in (7..).zip(&sockets) {
+        watcher.add(socket, token).expect("it is watched");
+    }
+    assert_eq!(ready(&mut watcher).await, [7]);
+    let mut batch = RecvBatch::new();
+    for _ in 0..3 {
+        for socket in &sockets {
+            assert!(!socket.recv(&mut batch).expect("the socket is fine"), "all is read");
+        }
+        assert!(says_nothing(&mut watcher));
+        sender.send_to(b"one", to(0)).expect("loopback takes it");
+        sender.send_to(b"two", to(2)).expect("loopback takes it");
+        let mut named = ready(&mut watcher).await;
+        while named.len() < 2 {
+            named.extend(ready(&mut watcher).await);
+        }
+        assert_eq!(named, [7, 9]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_received_joins_a_batch_until_it_is_full() {
+    let (one, other) = (watched(), watched());
+    let sender = StdSocket::bind(loopback()).expect("loopback");
+    let mut batch = RecvBatch::new();
+    let all = batch.room();
+    let count = u8::try_from(all).expect("few") - 1;
+    for number in 0..count {
+        sender.send_to(&[number], one.local_addr().expect("bound")).expect("loopback takes it");
+    }
+    for number in [count, count + 1, count + 2] {
+        sender.send_to(&[number], other.local_addr().expect("bound")).expect("loopback takes it");
+    }
+    let mut watcher = Watcher::new().expect("inside a runtime");
+    watcher.add(&one, 1).expect("it is watched");
+    ready(&mut watcher).await;
+    assert!(!one.recv(&mut batch).expect("the socket is fine"), "it was read to its end");
+    assert_eq!(batch.room(), 1);
+    watcher.add(&other, 2).expect("it is watched");
+    ready(&mut watcher).await;
+    assert!(
+        other.recv(&mut batch).expect("the socket is fine"),
+        "there was no room to see the end"
+    );
+    assert_eq!(payloads(&batch).concat(), (0..=count).collect::<Vec<_>>());
+    batch.clear();
+    assert_eq!((batch.room(), batch.len()), (all, 0));
+    assert!(!other.recv(&mut batch).expect("the socket is fine"));
+    assert_eq!(payloads(&batch).concat(), [count + 1, count + 2]);
+}
+
+#[tokio::test]
+async fn a_socket_is_watched_under_its_new_name_and_no_longer_once_removed_or_closed() {
+    let mut watcher = Watcher::new().expect("inside a runtime");
+    let sender = StdSocket::bind(loopback()).expect("loopback");
+    let (kept, moved, closed) = (watched(), watched(), watched());
+    for (socket, token) in [(&kept, 1), (&moved, 2), (&closed, 3)] {
+        watcher.add(socket, token).expect("it is watched");
+    }
+    let to = [&kept, &moved, &closed].map(|socket| socket.local_addr().expect("bound"));
+    watcher.rename(&kept, u64::MAX).expect("it is watched");
+    watcher.remove(&moved);
+    drop(closed);
+    for to in to {
+        // Nobody is there for the last one.
+        let _ = sender.send_to(b"x", to);
+    }
+    assert_eq!(ready(&mut watcher).await, [u64::MAX]);
+    assert!(says_nothing(&mut watcher));
+    let attached = Socket::attach(moved.detach().expect("detached")).expect("attached");
+    let mut another = Watcher::new().expect("inside a runtime");
+    another.add(&attached, 4).expect("it is watched");
+    assert_eq!(ready(&mut another).await, [4], "what arrived meanwhile has waited");
+}
+
+#[tokio::test]
+async fn more_sockets_than_a_watcher_names_at_once_are_all_named() {
+    let mut watcher = Watcher::new().expect("inside a runtime");
+    let sender = StdSocket::bind(loopback()).expect("loopback");
+    let sockets: Vec<Socket> = (0..200).map(|_| watched()).collect();
+    for (token, socket) in (0..).zip(&sockets) {
+        watcher.add(socket, token).expect("it is watched");
+        sender.send_to(b"x", socket.local_addr().expect("bound")).expect("loopback takes it");
+    }
+    let mut named = Vec::new();
+    while named.len() < sockets.len() {
+        named.extend(ready(&mut watcher).await);
+    }
+    named.sort_unstable();
+    assert_eq!(named, (0..200).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn empty_datagrams_arrive() {
     let (receiver, sender) = (bound(), StdSocket::bind(loopback()).expect("loopback"));
@@ -88,7 +214,7 @@ async fn empty_datagrams_arrive() {
 async fn a_wildcard_socket_knows_the_address_that_was_asked() {
     let options = Options { packet_info: true, ..Options::default() };
     for (wildcard, asked) in [("0.0.0.0:0", "127.0.0.2"), ("[::]:0", "::1")] {
-        let receiver = Socket::bind(wildcard.parse().expect("valid"), options).expect("wildcard");
+        let receiver = bind(wildcard.parse().expect("valid"), options);
         let to = SocketAddr::new(
             asked.parse().expect("valid"),
             receiver.local_addr().expect("bound").port(),
@@ -136,7 +262,7 @@ fn loopback_is_among_the_interfaces_and_has_no_broadcast() {
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 async fn an_icmp_error_does_not_hide_what_arrived() {
     let options = Options { icmp: true, ..Options::default() };
-    let socket = Socket::bind(loopback(), options).expect("loopback can be bound");
+    let socket = bind(loopback(), options);
     let peer = StdSocket::bind(loopback()).expect("loopback");
     let mut batch = RecvBatch::new();
     let closed = bound().local_addr().expect("bound");
@@ -152,7 +278,8 @@ async fn an_icmp_error_does_not_hide_what_arrived() {
         let mut received = 0;
         while received == 0 {
             socket.readable().await.expect("the socket is fine");
-            received = socket.recv(&mut batch).expect("the socket is fine");
+            socket.recv(&mut batch).expect("the socket is fine");
+            received = batch.len();
             socket.recv_icmp(&mut Vec::new());
         }
         assert_eq!(received, 1);
@@ -171,7 +298,7 @@ async fn an_icmp_error_does_not_fail_what_is_sent_to_another() {
         return;
     };
     let options = Options { icmp: true, ..Options::default() };
-    let socket = Socket::bind(loopback(), options).expect("loopback can be bound");
+    let socket = bind(loopback(), options);
     let receiver = bound();
     let [from, to] = [&socket, &receiver].map(|it| it.local_addr().expect("bound"));
     // Host unreachable, about an empty datagram from our socket to a host that does not matter.
@@ -192,8 +319,7 @@ async fn an_icmp_error_does_not_fail_what_is_sent_to_another() {
         forger.send_to(&error, &SockAddr::from(loopback())).expect("loopback takes it");
         socket.send(&outgoing, &mut SendScratch::default(), &mut |reason| panic!("{reason:?}"));
         assert_eq!(receive(&receiver, &mut batch).await, 1);
-        socket.readable().await.expect("the socket is fine");
-        socket.recv_icmp(&mut errors);
+        assert!(!socket.recv_icmp(&mut errors), "there are no more");
         let peer = SocketAddr::from(([192, 0, 2, 1], 9));
         assert_eq!(errors, [IcmpError { peer, kind: 3, code: 1, info: 0 }]);
     }

@@ -12,14 +12,12 @@ use super::name::Name;
 use super::set;
 use crate::net::sys::IcmpError;
 
-/// Has the kernel keep the errors of a socket bound to `address`, and announce them as something
-/// to read: tokio wakes no reader for an error alone.
+/// Has the kernel keep the errors of a socket bound to `address`.
 pub(super) fn keep_errors(fd: RawFd, address: SocketAddr) -> io::Result<()> {
     match address {
-        SocketAddr::V4(_) => set(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?,
-        SocketAddr::V6(_) => set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?,
+        SocketAddr::V4(_) => set(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1),
+        SocketAddr::V6(_) => set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1),
     }
-    set(fd, libc::SOL_SOCKET, libc::SO_SELECT_ERR_QUEUE, 1)
 }
 
 /// Takes the next error; `None` for one of the kernel's own, such as about a datagram that was too

@@ -67,7 +67,7 @@ fn offer(header: &mut mmsghdr) {
     header.msg_hdr.msg_controllen = Control::CAPACITY as _;
 }
 
-/// Fills the batch, and tells how many slots were used; 0 if nothing had arrived.
+/// Fills the rest of the batch, and tells how many slots that took; 0 if nothing had arrived.
 pub(super) fn receive(fd: RawFd, batch: &mut RecvBatch) -> io::Result<usize> {
     let mut attempts = error::ATTEMPTS;
     let filled = loop {
@@ -79,33 +79,42 @@ pub(super) fn receive(fd: RawFd, batch: &mut RecvBatch) -> io::Result<usize> {
             Err(error) => return Err(error),
         }
     };
-    for slot in 0..filled {
-        accept(batch, slot);
+    for _ in 0..filled {
+        accept(batch);
     }
     Ok(filled)
 }
 
 fn receive_once(fd: RawFd, batch: &mut RecvBatch) -> io::Result<usize> {
-    let headers = batch.headers.headers.as_mut_ptr();
-    // SAFETY: each of the SLOTS headers points to a name, an iovec and a control buffer of the
-    // lengths it gives, all owned by the batch, which is borrowed exclusively; no timeout.
-    match unsafe { libc::recvmmsg(fd, headers, SLOTS as _, 0, ptr::null_mut()) } {
+    let free = batch.next_slot();
+    let headers = &mut batch.headers.headers[free..];
+    // SAFETY: each of the headers points to a name, an iovec and a control buffer of the lengths it
+    // gives, all owned by the batch, which is borrowed exclusively; no timeout.
+    match unsafe {
+        libc::recvmmsg(fd, headers.as_mut_ptr(), headers.len() as _, 0, ptr::null_mut())
+    } {
         -1 => Err(io::Error::last_os_error()),
         filled => Ok(filled as usize),
     }
 }
 
-/// Adds what the kernel put into a slot, and makes the slot ready for the next call.
-fn accept(batch: &mut RecvBatch, slot: usize) {
+/// Adds what the kernel put into the next slot, and makes the slot ready for a later call.
+fn accept(batch: &mut RecvBatch) {
+    let slot = batch.next_slot();
     let header = batch.headers.headers[slot];
     offer(&mut batch.headers.headers[slot]);
-    let total = header.msg_len as usize;
-    // What was cut, or lost the size to split it by, must not pass for what was sent.
+    batch.accept(read(&header, &batch.headers.names[slot]));
+}
+
+/// What a filled slot holds. What was cut, or lost the size to split it by, must not pass for what
+/// was sent.
+fn read(header: &mmsghdr, name: &Name) -> Option<Train> {
     if header.msg_hdr.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
-        return;
+        return None;
     }
-    let Some(from) = batch.headers.names[slot].address() else { return };
-    // SAFETY: recvmmsg filled this header, whose control buffer the batch owns.
+    let from = name.address()?;
+    let total = header.msg_len as usize;
+    // SAFETY: recvmmsg filled this header, and its control buffer, which the batch owns.
     let Received { to, stride, traffic_class, .. } = unsafe { Received::read(&header.msg_hdr) };
-    batch.accept(slot, Train { from, to, traffic_class, total, stride: stride.unwrap_or(total) });
+    Some(Train { from, to, traffic_class, total, stride: stride.unwrap_or(total) })
 }
