@@ -111,10 +111,6 @@ pub(super) async fn pump_errands(shard: Rc<RefCell<Shard>>, mut inbox: ErrandInb
 impl Work {
     fn run_errand(&mut self, errand: Errand) {
         let now = clock::now();
-        // What has expired is nobody's home: a request that is passed on must find the allocation
-        // that it was passed on to, or it could open something for a client that is not here.
-        self.server.handle_timeout(now);
-        self.handle_events(&[]);
         match errand {
             Errand::HandOver { claim, to, answer } => {
                 let luggage = self.hand_over(&claim, to, now);
@@ -122,8 +118,9 @@ impl Work {
                 let _ = answer.send(luggage);
             }
             Errand::Handle { from, path, packet } => {
-                // Where the allocation has moved on, or closed, nobody must hear that from here.
-                match self.server.is_home_of(&from) {
+                // Where the allocation has moved on, or closed, nobody must hear that from here, nor
+                // may the request open something for a client that is not here.
+                match self.server.is_home_of(&from, now) {
                     true => self.handle_client(path, from, 0..packet.len(), &packet, now),
                     false => drop(self.server.drop(DropReason::NoAllocation)),
                 }

@@ -265,6 +265,8 @@ async fn serve(shard: &RefCell<Shard>, mut inbox: mpsc::Receiver<Command>) {
                     looked = latest;
                 }
                 wake = next.map_or(latest, |next| next.min(latest));
+                // Where more has expired than a turn ends, packets come first.
+                tokio::task::yield_now().await;
             }
         }
     }

@@ -461,6 +461,11 @@ impl Allocations {
             .filter(|allocation| allocation.expires > now && allocation.connections.is_none())
     }
 
+    /// Whether its time is over.
+    pub(super) fn has_expired(&self, id: AllocationId, now: Instant) -> bool {
+        self.slots.get(id).is_some_and(|own| own.expires <= now)
+    }
+
     pub(super) fn id_of_client(&self, client: &FiveTuple) -> Option<AllocationId> {
         self.by_client.get(client).copied()
     }

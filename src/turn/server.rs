@@ -24,6 +24,10 @@ use super::verdict::Verdict;
 use crate::stun::attribute::AttributeType;
 use crate::stun::{ChannelRange, Class, Message, Method, ParseError};
 
+/// Allocations that expire in one turn. Each costs a socket that must be closed, and those whose
+/// packets wait meanwhile should not notice.
+const EXPIRIES_MAX: usize = 64;
+
 /// Client ports that are services which answer by themselves (echo, chargen, DNS), and 0: an
 /// answer there could start a loop, or hit somebody whose address was forged.
 const UNANSWERED_PORTS: [u16; 4] = [0, 7, 19, 53];
@@ -151,14 +155,30 @@ impl Server {
             .unwrap_or_else(|reason| self.drop(reason))
     }
 
-    /// Ends what has expired.
+    /// Ends what has expired, but no more than a turn may take: where more is left,
+    /// [`Server::poll_timeout`] is still due. What has expired does nothing any more, ended or not.
     pub fn handle_timeout(&mut self, now: Now) {
-        while let Some((deadline, id)) = self.allocations.next_deadline() {
-            if deadline > now.instant {
-                break;
+        for _ in 0..EXPIRIES_MAX {
+            match self.allocations.next_deadline() {
+                Some((deadline, id)) if deadline <= now.instant => {
+                    self.close(id, CloseReason::Expired, now);
+                }
+                _ => return,
             }
+        }
+    }
+
+    /// Ends an allocation that has expired, however many are to be ended before it.
+    pub(in crate::turn) fn end_expired(&mut self, id: AllocationId, now: Now) {
+        if self.allocations.has_expired(id, now.instant) {
             self.close(id, CloseReason::Expired, now);
         }
+    }
+
+    /// The same for what a client has.
+    pub(in crate::turn) fn end_expired_of(&mut self, client: &FiveTuple, now: Now) {
+        let Some(id) = self.allocations.id_of_client(client) else { return };
+        self.allocations.halves(id).for_each(|half| self.end_expired(half, now));
     }
 
     /// When [`Server::handle_timeout`] wants to be called next.
@@ -187,7 +207,7 @@ impl Server {
     /// Whether this client has an allocation, here or on another shard.
     #[must_use]
     pub fn has_allocation(&self, client: &FiveTuple) -> bool {
-        self.is_home_of(client) || self.stub(client).is_some()
+        self.allocations.id_of_client(client).is_some() || self.stub(client).is_some()
     }
 
     /// How long a peer's connection may wait for its ConnectionBind (RFC 6062 §5.2).
@@ -329,8 +349,9 @@ impl Server {
         answer: &Answer,
         reply: &mut Vec<u8>,
     ) -> Result<Verdict, Reject> {
-        // The timer may be late, and what has expired must not be refreshed.
+        // The timer may be late, and what has expired must not be refreshed, nor be in the way.
         self.handle_timeout(request.now);
+        self.end_expired_of(&request.from, request.now);
         self.check_attributes(&request.message)?;
         match method {
             RequestMethod::Allocate => match self.allocate(request)? {

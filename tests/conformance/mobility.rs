@@ -488,7 +488,7 @@ fn allocation_moves_between_shards_with_all_that_is_in_it() {
         assert_eq!((to.0, none.len()), (relay, 0));
     }
     let far = &mut pair.far.server;
-    assert!(far.is_home_of(&old.five) && far.is_home_of(&new.five));
+    assert!(far.is_home_of(&old.five, pair.far.now) && far.is_home_of(&new.five, pair.far.now));
     let mut to_peer = |from| match far.handle_client(from, &data, pair.far.now, &mut none) {
         Verdict::ToPeer { peer, .. } => peer.address().to_string(),
         other => panic!("{other:?}"),

@@ -138,6 +138,29 @@ fn expired_allocation_is_dead_before_its_timer_is_handled() {
     client.allocate(&mut world);
 }
 
+/// Those who wait meanwhile should not notice.
+#[test]
+fn many_that_expire_at_once_end_a_turn_at_a_time_and_are_dead_meanwhile() {
+    let mut world = World::with(|setup| setup.quota = 1000);
+    let mut clients: Vec<Client> =
+        (4000..4200).map(|port| Client::at(&format!("198.51.100.1:{port}"))).collect();
+    let relays: Vec<_> = clients.iter_mut().map(|client| client.allocate(&mut world)).collect();
+    world.now.instant += Duration::from_secs(600);
+    world.server.handle_timeout(world.now);
+    assert_eq!(world.server.allocations(), 200 - 64);
+    assert_eq!(world.server.poll_timeout(), Some(world.now.instant), "there is more");
+    let last = clients.last_mut().unwrap();
+    assert_eq!(last.refresh(&mut world, 600).code(), 437, "though it is not its turn");
+    assert!(world.server.allocations() > 0, "there are others still");
+    let from_peer = world.peer_sends(relays[198], PEER, b"x");
+    assert_eq!(from_peer, Delivery::Dropped(DropReason::NoAllocation));
+    last.allocate(&mut world);
+    while world.server.poll_timeout() == Some(world.now.instant) {
+        world.server.handle_timeout(world.now);
+    }
+    assert_eq!(world.server.allocations(), 1, "the new one");
+}
+
 /// RFC 8656 §8.2: a Refresh gives no permission more time
 #[test]
 fn refresh_does_not_refresh_permissions_or_channels() {

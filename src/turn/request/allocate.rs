@@ -288,7 +288,7 @@ impl Server {
             signer: Some(user.signer),
             now,
         };
-        self.handle_timeout(now);
+        self.end_expired_of(&from, now);
         // While the driver was binding, the client may have repeated itself, or asked anew, and
         // have its allocation by now. A second one would leave the first without its client.
         match self.existing_allocation(&from, transaction_id, user) {

@@ -110,7 +110,7 @@ impl Server {
     ) -> bool {
         let PendingConnect { answer, allocation, peer, .. } = pending;
         let answer = Answer { now, ..answer };
-        self.handle_timeout(now);
+        self.end_expired(allocation, now);
         if self.allocations.get(allocation).is_none() {
             self.refuse(&answer, &Reject::Code(Code::AllocationMismatch), reply);
             return false;

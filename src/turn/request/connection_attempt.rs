@@ -41,7 +41,7 @@ impl Server {
         from: SocketAddr,
         now: Now,
     ) -> Result<(), DropReason> {
-        self.handle_timeout(now);
+        self.end_expired(on, now);
         let allocation = self.allocations.get_mut(on).ok_or(DropReason::NoAllocation)?;
         if !allocation.permits(from.ip(), now.instant) {
             return Err(DropReason::NoPermission);

@@ -42,6 +42,9 @@ impl Server {
             username: request.user.name.clone(),
             transaction_id: request.message.transaction_id(),
         };
+        if let Some(id) = self.allocations.id_of_relayed(claim.relayed) {
+            self.end_expired(id, request.now);
+        }
         let Some(id) = self.allocations.id_of_relayed(claim.relayed) else {
             self.check_vacant(&claim.from)?;
             let answer = answer.clone();
@@ -69,8 +72,8 @@ impl Server {
     /// Lets go of an allocation that another shard has a good claim on. What still comes from where
     /// its client was belongs there from now on.
     pub fn release(&mut self, claim: &Claim, now: Now) -> Result<(AllocationId, Moved), Refused> {
-        self.handle_timeout(now);
         let id = self.allocations.id_of_relayed(claim.relayed).ok_or(Refused::Gone)?;
+        self.end_expired(id, now);
         let allocation = self.allocations.get(id).ok_or(Refused::Gone)?;
         if claim.check(allocation, now.instant)? == Claimed::Again {
             return Err(Refused::Useless);
@@ -221,9 +224,9 @@ impl Server {
         self.allocations.id_of_client(client) == Some(id)
     }
 
-    /// Whether this client's allocation is here.
-    #[must_use]
-    pub fn is_home_of(&self, client: &FiveTuple) -> bool {
+    /// Whether this client's allocation is here. One that has expired is nowhere.
+    pub fn is_home_of(&mut self, client: &FiveTuple, now: Now) -> bool {
+        self.end_expired_of(client, now);
         self.allocations.id_of_client(client).is_some()
     }
 }
