@@ -110,7 +110,7 @@ impl Contender {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{} cannot be started: {error}", self.name()));
-        let server = Server {
+        let mut server = Server {
             child,
             name: self.name().to_owned(),
             port,
@@ -258,7 +258,7 @@ impl Server {
         Login { user: USER.to_owned(), password: PASSWORD.to_owned() }
     }
 
-    fn wait_until_it_answers(&self) {
+    fn wait_until_it_answers(&mut self) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(("127.0.0.1", self.port)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -275,6 +275,9 @@ impl Server {
         });
         let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         assert!(answered, "{} does not answer on port {}: {log}", self.name, self.port);
+        // Somebody else may have answered on the port that it could not have.
+        let ended = self.child.try_wait().unwrap();
+        assert_eq!(ended, None, "{} ended, but port {} answers: {log}", self.name, self.port);
     }
 }
 
