@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use socket2::{SockAddr, SockRef};
 use tokio::net::UdpSocket;
 
-use super::batch::{RecvBatch, SLOT_BYTES, Train};
+use super::batch::{RecvBatch, SLOT_BYTES, SLOT_STRIDE, Train};
 use super::outgoing::{Outgoing, Segment};
 use super::{IcmpError, InterfaceAddress, Options, error};
 use crate::turn::stats::DropReason;
@@ -98,7 +98,7 @@ impl Socket {
     pub fn recv(&self, batch: &mut RecvBatch) -> io::Result<bool> {
         let mut attempts = error::ATTEMPTS;
         while batch.room() > 0 {
-            let start = batch.next_slot() * SLOT_BYTES;
+            let start = batch.next_slot() * SLOT_STRIDE;
             match self.socket.try_recv_from(&mut batch.buffer[start..start + SLOT_BYTES]) {
                 Ok((total, from)) => {
                     let train = Train { from, to: None, traffic_class: 0, total, stride: total };

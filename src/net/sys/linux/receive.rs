@@ -10,7 +10,7 @@ use libc::{iovec, mmsghdr, socklen_t};
 use super::cmsg::{Control, Received};
 use super::error;
 use super::name::Name;
-use crate::net::sys::batch::{RecvBatch, SLOT_BYTES, SLOTS, Train};
+use crate::net::sys::batch::{RecvBatch, SLOT_BYTES, SLOT_STRIDE, SLOTS, Train};
 
 /// The kernel's view of a batch. It points into its own vectors and into the batch's buffer, which
 /// therefore never change their size.
@@ -29,14 +29,14 @@ unsafe impl Send for ReceiveHeaders {}
 impl ReceiveHeaders {
     /// Headers for the slots of `buffer`, which must live and stay as long as they do.
     pub(in crate::net::sys) fn new(buffer: &mut Vec<u8>) -> Self {
-        assert_eq!(buffer.len(), SLOTS * SLOT_BYTES);
+        assert_eq!(buffer.len(), SLOTS * SLOT_STRIDE);
         let mut names = vec![Name::EMPTY; SLOTS];
         let mut controls = vec![Control::EMPTY; SLOTS];
         let (name, control) = (names.as_mut_ptr(), controls.as_mut_ptr());
         let mut slots: Vec<iovec> = (0..SLOTS)
             .map(|slot| {
                 // SAFETY: the slot lies inside the buffer, as asserted.
-                let start = unsafe { buffer.as_mut_ptr().add(slot * SLOT_BYTES) };
+                let start = unsafe { buffer.as_mut_ptr().add(slot * SLOT_STRIDE) };
                 iovec { iov_base: start.cast(), iov_len: SLOT_BYTES }
             })
             .collect();
