@@ -147,6 +147,21 @@ async fn a_bad_token_is_refused_before_the_upgrade() {
 }
 
 #[tokio::test]
+async fn who_never_joins_is_told_and_closed_with_1008() {
+    let server = open_server();
+    let mut socket = Socket::connect(server.http()).await;
+    // It is alive, and that is not enough.
+    socket.say(json!({ "type": "ping" })).await;
+    assert_eq!(socket.message().await["type"], "pong");
+    let bye = socket.message().await;
+    assert_eq!((&bye["type"], &bye["payload"]["code"]), (&json!("bye"), &json!("not-joined")));
+    assert_eq!(socket.receive().await, Received::Close(Some(1008)));
+    let closed = scrape(server.http()).await;
+    assert_eq!(closed.get(r#"hairpin_signaling_closed_total{reason="not-joined"}"#), 1.0);
+    assert_eq!(closed.get("hairpin_signaling_connections"), 0.0);
+}
+
+#[tokio::test]
 async fn pings_are_answered_at_both_levels() {
     let server = open_server();
     let mut socket = Socket::connect(server.http()).await;
