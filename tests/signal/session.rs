@@ -147,6 +147,31 @@ async fn a_bad_token_is_refused_before_the_upgrade() {
 }
 
 #[tokio::test]
+async fn a_bad_token_in_the_subprotocol_is_refused_before_the_upgrade() {
+    let server = closed_server();
+    let good = token("alice", &["r"]);
+    let (claims, signature) = good.rsplit_once('.').unwrap();
+    let other = token("bob", &["r"]);
+    let (other_claims, _) = other.rsplit_once('.').unwrap();
+    let (unsigned, forged) = (format!("{claims}."), format!("{other_claims}.{signature}"));
+    for bad in ["x", "", &unsigned, &forged] {
+        for protocols in [
+            format!("hairpin, hairpin.token.{bad}"),
+            format!("hairpin.token.{bad},hairpin"),
+            format!("hairpin.token.{bad}"),
+        ] {
+            let headers = [&GOOD[..], &[("Sec-WebSocket-Protocol", &*protocols)]].concat();
+            let (_, head, _) = handshake(server.http(), "/ws", &headers).await;
+            assert!(head.starts_with("HTTP/1.1 401 "), "{protocols}: {head}");
+            assert!(!head.contains("sec-websocket"), "{protocols}: {head}");
+        }
+    }
+    let refused = scrape(server.http()).await;
+    assert_eq!(refused.get(r#"hairpin_signaling_refused_total{reason="token"}"#), 12.0);
+    assert_eq!(refused.get("hairpin_signaling_connections_total"), 0.0);
+}
+
+#[tokio::test]
 async fn who_never_joins_is_told_and_closed_with_1008() {
     let server = open_server();
     let mut socket = Socket::connect(server.http()).await;
