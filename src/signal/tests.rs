@@ -576,6 +576,48 @@ mod losing {
         world.say(bob, json!({ "type": "x", "to": "alice", "payload": large }));
         world.refused(bob, Problem::PeerOffline);
     }
+
+    /// Of more lost peers than there is room for, each with less than it may have.
+    #[test]
+    fn so_many_bytes_are_kept_for_all_together_and_the_next_are_refused() {
+        const LARGE: usize = KEPT_BYTES / 4 - 1000;
+        let mut world = World::open();
+        let bob = world.plain("bob");
+        let lost: Vec<_> =
+            (0..KEPT_BYTES_IN_ALL / (4 * LARGE) + 2).map(|at| format!("p{at}")).collect();
+        for id in &lost {
+            let own = world.plain(id);
+            world.hub.disconnected(own, CloseReason::Gone, world.now);
+        }
+        let large = "x".repeat(LARGE);
+        let mut kept = 0;
+        for (at, id) in lost.iter().flat_map(|id| [id; 4]).enumerate() {
+            // So that the sender may say it all.
+            world.now += Duration::from_millis(10);
+            world.say(bob, json!({ "type": "x", "to": id, "payload": large }));
+            if world.is_quiet(bob) {
+                assert_eq!(kept, at, "what came later is not kept instead");
+                kept += 1;
+            } else {
+                world.refused(bob, Problem::PeerOffline);
+            }
+        }
+        let bytes = world.hub.kept_bytes;
+        assert!(bytes <= KEPT_BYTES_IN_ALL && bytes + LARGE + 1000 > KEPT_BYTES_IN_ALL, "{bytes}");
+        assert_eq!(world.hub.stats().kept_messages, kept);
+        let last = lost.last().unwrap();
+        // With those that somebody comes for, or nobody in time, room for others is there again.
+        let secret = world.secrets[&lost[0]].clone();
+        let back = world.connect();
+        let payload = json!({ "secret": secret });
+        world.say(back, json!({ "type": "join", "from": lost[0], "payload": payload }));
+        assert_eq!(world.next(back)["payload"]["resumed"], true);
+        assert!((0..4).all(|_| world.next(back)["payload"] == large));
+        world.say(bob, json!({ "type": "x", "to": last, "payload": large }));
+        assert!(world.is_quiet(bob));
+        world.pass(KEEP);
+        assert_eq!((world.hub.kept_bytes, world.hub.stats().kept_messages), (0, 0));
+    }
 }
 
 mod limits {
@@ -875,7 +917,10 @@ impl World {
     fn plain(&mut self, id: &str) -> ConnectionId {
         let own = self.connect();
         self.say(own, json!({ "type": "join", "from": id }));
-        assert_eq!(self.next(own)["type"], "welcome");
+        let welcome = self.next(own);
+        assert_eq!(welcome["type"], "welcome", "{welcome}");
+        let secret = welcome["payload"]["secret"].as_str().unwrap().to_owned();
+        self.secrets.insert(id.to_owned(), secret);
         own
     }
 

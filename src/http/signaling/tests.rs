@@ -75,6 +75,42 @@ fn where_all_is_full_the_connection_that_most_waits_for_is_closed() {
 }
 
 #[test]
+fn the_message_beyond_what_may_wait_ends_the_connection_and_all_that_waits_is_thrown_away() {
+    let now = clock().instant;
+    for (messages, bytes) in [(OUTBOUND_MESSAGES, 1), (OUTBOUND_BYTES / 4096, 4096)] {
+        let signaling = signaling(0);
+        let [full, other] = [(); 2].map(|()| connect(&signaling));
+        assert_eq!(push(&signaling, &other, bytes, now), []);
+        for _ in 0..messages {
+            assert_eq!(push(&signaling, &full, bytes, now), []);
+        }
+        assert!(full.pop().is_some());
+        assert_eq!(push(&signaling, &full, bytes, now), [], "room for one again");
+        signaling.lock().push(full.id, Outbound::Text("x".into()), now);
+        // What the hub says to that is done.
+        signaling.act(|_, _| {});
+        assert_eq!(full.end().map(|end| end.reason), Some(CloseReason::Slow), "{messages}");
+        assert!(full.pop().is_none());
+        assert_eq!(signaling.lock().queued_bytes, bytes, "of the other one");
+        assert!(other.end().is_none() && other.pop().is_some());
+    }
+}
+
+#[test]
+fn a_ping_waits_as_a_message_without_bytes() {
+    let signaling = signaling(0);
+    let now = clock().instant;
+    let full = connect(&signaling);
+    assert_eq!(push(&signaling, &full, OUTBOUND_BYTES, now), []);
+    signaling.lock().push(full.id, Outbound::Ping, now);
+    assert!(full.pop().is_some() && matches!(full.pop(), Some(Outbound::Ping)));
+    for _ in 0..OUTBOUND_MESSAGES {
+        signaling.lock().push(full.id, Outbound::Ping, now);
+    }
+    assert_eq!(push(&signaling, &full, 1, now), [full.id]);
+}
+
+#[test]
 fn a_connection_that_takes_nothing_for_too_long_is_closed() {
     let signaling = signaling(0);
     let now = clock().instant;
