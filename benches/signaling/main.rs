@@ -2,7 +2,7 @@
 //!
 //! The hub alone first, which is a function; then the server, over loopback, with clients in this
 //! process that share its cores: a lower bound. Clients stay below the rate that closes them, so
-//! there are many.
+//! there are many. `-- --quick` is a smoke test of seconds.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 mod server;
@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use hairpin::net::clock;
 use hairpin::signal::{
     Account, Action, Authority, Config, ConnectionId, Grant, Hub, IceServers, MESSAGE_BURST,
@@ -20,11 +21,33 @@ use hairpin::signal::{
 use server::Server;
 
 const HUB_PEERS: usize = 4096;
-const HUB_ROUNDS: usize = 100;
-const CLIENTS: usize = 512;
-const IDLE: usize = 5000;
 /// Where the ids of the broadcast begin: those before it are lost by then, and not yet free.
 const NEXT: usize = 1024 * PEERS_PER_ROOM;
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// Run everything briefly: a smoke test, whose figures mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// What cargo adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How much of each there is.
+struct Scale {
+    hub_rounds: usize,
+    /// Connections that say nothing.
+    idle: usize,
+    /// Connections that do; full rooms of them.
+    clients: usize,
+    /// What each of them says to its neighbour.
+    messages: usize,
+}
+
+const FULL: Scale =
+    Scale { hub_rounds: 100, idle: 5000, clients: 512, messages: MESSAGE_BURST as usize / 2 };
+const QUICK: Scale = Scale { hub_rounds: 1, idle: 200, clients: 2 * PEERS_PER_ROOM, messages: 4 };
 
 struct Nobody;
 
@@ -40,16 +63,21 @@ impl Authority for Nobody {
 }
 
 fn main() {
-    hub();
+    let options = Options::parse();
+    if options.quick {
+        println!("quick: the figures mean nothing");
+    }
+    let scale = if options.quick { QUICK } else { FULL };
+    hub(scale.hub_rounds);
     let server = Server::start(24_782, 24_783);
     let http = SocketAddr::from(([127, 0, 0, 1], 24_783));
-    idle(&server, http);
-    unicast(http);
-    broadcast(http);
+    idle(&server, http, scale.idle);
+    unicast(http, scale.clients, scale.messages);
+    broadcast(http, scale.clients);
 }
 
 /// The price of a message without sockets.
-fn hub() {
+fn hub(rounds: usize) {
     let config = Config { open: true, ..Config::default() };
     let mut hub = Hub::new(config, Arc::new(Nobody), [1; 32]);
     let mut now = clock::now().instant;
@@ -62,17 +90,19 @@ fn hub() {
         })
         .collect();
     drain(&mut hub);
-    for (kind, to) in [("unicast", true), ("broadcast", false)] {
+    for (kind, to, each) in [("unicast", true, 1), ("broadcast", false, PEERS_PER_ROOM - 1)] {
         let texts: Vec<_> = (0..HUB_PEERS).map(|peer| message(peer, to)).collect();
         let (mut copies, began) = (0, clock::now().instant);
-        for _ in 0..HUB_ROUNDS {
+        for _ in 0..rounds {
             now += Duration::from_secs(1);
             for (peer, text) in peers.iter().zip(&texts) {
                 hub.handle_text(*peer, text, now);
                 copies += drain(&mut hub);
             }
         }
-        print_rate(&format!("hub alone, {kind}"), HUB_PEERS * HUB_ROUNDS, copies, began);
+        let messages = HUB_PEERS * rounds;
+        print_rate(&format!("hub alone, {kind}"), messages, copies, began);
+        assert_eq!(copies, messages * each, "each reaches whom it is for");
     }
 }
 
@@ -89,22 +119,22 @@ fn drain(hub: &mut Hub) -> usize {
 }
 
 /// Resident memory of connections that have joined and say nothing.
-fn idle(server: &Server, http: SocketAddr) {
-    let warm: Vec<_> = (0..100).map(|peer| Client::join(http, 100_000 + peer, 2000)).collect();
+fn idle(server: &Server, http: SocketAddr, count: usize) {
+    let warm: Vec<_> =
+        (0..100).map(|peer| Client::join(http, 100_000 + peer, 2000 + peer / 2)).collect();
     let before = server.resident();
     let clients: Vec<_> =
-        (0..IDLE).map(|peer| Client::join(http, 200_000 + peer, 3000 + peer / 2)).collect();
-    let each = server.resident().saturating_sub(before) / IDLE as u64;
+        (0..count).map(|peer| Client::join(http, 200_000 + peer, 3000 + peer / 2)).collect();
+    let each = server.resident().saturating_sub(before) / count as u64;
     let all = warm.len() + clients.len();
     println!("{all} idle connections, joined, two to a room: {each} bytes of memory for each");
 }
 
 /// Pairs of clients, each sending to the other one in turn.
-fn unicast(http: SocketAddr) {
+fn unicast(http: SocketAddr, count: usize, each: usize) {
     let mut clients: Vec<_> =
-        (0..CLIENTS).map(|peer| Client::join(http, peer, peer / PEERS_PER_ROOM)).collect();
+        (0..count).map(|peer| Client::join(http, peer, peer / PEERS_PER_ROOM)).collect();
     hear_who_joined(&mut clients);
-    let each = MESSAGE_BURST as usize / 2;
     let began = clock::now().instant;
     for _ in 0..each {
         for (peer, client) in clients.iter_mut().enumerate() {
@@ -112,15 +142,14 @@ fn unicast(http: SocketAddr) {
         }
         clients.iter_mut().for_each(|client| client.receive(1));
     }
-    let sent = CLIENTS * each;
+    let sent = count * each;
     print_rate("server, unicast", sent, sent, began);
 }
 
 /// Full rooms, in which one after the other speaks to all.
-fn broadcast(http: SocketAddr) {
-    let mut clients: Vec<_> = (NEXT..NEXT + CLIENTS)
-        .map(|peer| Client::join(http, peer, peer / PEERS_PER_ROOM))
-        .collect();
+fn broadcast(http: SocketAddr, count: usize) {
+    let mut clients: Vec<_> =
+        (NEXT..NEXT + count).map(|peer| Client::join(http, peer, peer / PEERS_PER_ROOM)).collect();
     hear_who_joined(&mut clients);
     let began = clock::now().instant;
     for turn in 0..PEERS_PER_ROOM {
@@ -133,7 +162,7 @@ fn broadcast(http: SocketAddr) {
             client.receive(usize::from(peer % PEERS_PER_ROOM != turn));
         }
     }
-    print_rate("server, broadcast", CLIENTS, CLIENTS * (PEERS_PER_ROOM - 1), began);
+    print_rate("server, broadcast", count, count * (PEERS_PER_ROOM - 1), began);
 }
 
 /// Each one is told of those that joined its room after it.
@@ -216,6 +245,8 @@ impl Client {
                 self.read();
             }
             let length = self.frame_length().unwrap();
+            let text = &self.buffer[if length < 128 { 2 } else { 4 }..length];
+            assert!(!text.starts_with(b"{\"type\":\"error\""), "{}", text.escape_ascii());
             self.buffer.drain(..length);
         }
     }

@@ -1,8 +1,11 @@
 //! The admin plane over real sockets. Where a test waits, time is paused: the clock jumps to the
 //! next deadline as soon as nothing else is left to do.
 
+mod deadlines;
+mod grammar;
+mod visitors;
+
 use std::net::{IpAddr, Ipv4Addr};
-use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -111,58 +114,6 @@ async fn readiness_is_the_servers_word() {
     assert!(admin.request("GET", "/healthz").await.0.starts_with("http/1.1 200 "));
 }
 
-#[tokio::test(start_paused = true)]
-async fn half_a_head_is_closed_at_the_deadline() {
-    let admin = Admin::start();
-    for start in ["", "G", "GET /metrics HTTP/1.1\r\nHost: a\r\nX-Slow: "] {
-        let before = Instant::now();
-        let mut stream = admin.connect().await;
-        stream.write_all(start.as_bytes()).await.unwrap();
-
-        read_to_close(&mut stream).await;
-
-        assert_close_to(HEADER_TIMEOUT, before.elapsed());
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_trickle_does_not_move_the_deadline() {
-    let admin = Admin::start();
-    let before = Instant::now();
-    let mut stream = admin.connect().await;
-
-    while stream.write_all(b"G").await.is_ok() {
-        sleep(Duration::from_secs(1)).await;
-        assert!(before.elapsed() < HEADER_TIMEOUT * 2);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_idle_connection_does_not_stay() {
-    let admin = Admin::start();
-    let before = Instant::now();
-    let mut stream = admin.connect().await;
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-
-    let answer = read_to_close(&mut stream).await;
-
-    assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
-    assert_close_to(HEADER_TIMEOUT, before.elapsed());
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_never_reads_is_cut_off() {
-    let admin = Admin::start();
-    let before = Instant::now();
-    let mut stream = admin.connect().await;
-
-    let requests = "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100);
-    let send = async { while stream.write_all(requests.as_bytes()).await.is_ok() {} };
-    timeout(CONNECTION_LIFETIME * 2, send).await.expect("the server must close");
-
-    assert_close_to(CONNECTION_LIFETIME + CLOSE_TIMEOUT, before.elapsed());
-}
-
 #[tokio::test]
 async fn connections_beyond_the_limit_are_closed_at_once() {
     let admin = Admin::start();
@@ -180,96 +131,6 @@ async fn connections_beyond_the_limit_are_closed_at_once() {
     open.pop();
     let retry = async { while admin.request("GET", "/healthz").await.1 != "ok\n" {} };
     timeout(HEADER_TIMEOUT / 2, retry).await.expect("a slot must be free");
-}
-
-#[tokio::test]
-async fn what_is_not_http_ends_only_its_own_connection() {
-    let admin = Admin::start();
-    let long =
-        format!("GET /metrics HTTP/1.1\r\nHost: a\r\nCookie: {}\r\n\r\n", "a".repeat(1 << 20));
-    let many = format!("GET /metrics HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200));
-
-    for (bytes, status) in [
-        (long.as_bytes(), 431..=431),
-        (many.as_bytes(), 431..=431),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), 400..=505),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400..=400),
-        (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400..=400),
-    ] {
-        assert_refused(&admin, bytes, status).await;
-        assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
-    }
-}
-
-/// H 104, RFC 9112 §6.1: of two lengths one is a lie, and what follows may be somebody else's word.
-#[tokio::test]
-async fn after_a_body_of_two_lengths_nothing_more_is_answered() {
-    let admin = Admin::start();
-    let next = "GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n";
-    for lengths in [
-        "Content-Length: 5\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nContent-Length: 5",
-        "Transfer-Encoding: chunked",
-    ] {
-        let mut stream = admin.connect().await;
-        let request =
-            format!("GET /healthz HTTP/1.1\r\nHost: a\r\n{lengths}\r\n\r\n0\r\n\r\n{next}{next}");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let answer = read_to_close(&mut stream).await;
-        assert_eq!(answer.matches("ok\n").count(), 1, "{lengths}: {answer}");
-        assert!(!answer.contains("ready\n"), "{lengths}: {answer}");
-        assert!(answer.contains("\r\nconnection: close\r\n"), "{lengths}: {answer}");
-    }
-    for lengths in ["Transfer-Encoding: gzip", "Transfer-Encoding: chunked, gzip"] {
-        let request = format!("GET /healthz HTTP/1.1\r\nHost: a\r\n{lengths}\r\n\r\n{next}");
-        assert_refused(&admin, request.as_bytes(), 400..=400).await;
-    }
-}
-
-/// H 104: nothing here reads a body, so nobody is told to send one.
-#[tokio::test]
-async fn who_expects_to_be_told_to_continue_gets_the_answer_instead() {
-    let admin = Admin::start();
-    for path in ["/healthz", "/nothing"] {
-        let mut stream = admin.connect().await;
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let answer = read_to_close(&mut stream).await;
-        assert!(answer.starts_with("http/1.1 40"), "{answer}");
-        assert!(!answer.contains("100 continue"), "{answer}");
-    }
-    assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
-}
-
-/// H 104: what begins like HTTP/2 is not taken for it.
-#[tokio::test]
-async fn a_preface_of_http2_is_refused_whatever_follows() {
-    let admin = Admin::start();
-    let settings = b"\0\0\0\x04\0\0\0\0\0";
-    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), settings].concat();
-    assert_refused(&admin, &preface, 400..=505).await;
-    let upgrade = "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings, close\r\n\
-                   Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n";
-    let mut stream = admin.connect().await;
-    stream.write_all(upgrade.as_bytes()).await.unwrap();
-    let answer = read_to_close(&mut stream).await;
-    assert!(answer.starts_with("http/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");
-}
-
-#[tokio::test]
-async fn a_head_may_have_the_cookies_of_all_of_localhost() {
-    let admin = Admin::start();
-    let mut stream = admin.connect().await;
-    let cookies = "a".repeat(12 * 1024);
-    let request = format!(
-        "GET /healthz HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n"
-    );
-
-    stream.write_all(request.as_bytes()).await.unwrap();
-
-    assert!(read_to_close(&mut stream).await.starts_with("http/1.1 200 "));
 }
 
 #[tokio::test]
@@ -296,106 +157,6 @@ async fn every_address_is_served() {
         admin.address = address;
         assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn shutdown_closes_idle_connections_and_cuts_hanging_ones() {
-    let admin = Admin::start();
-    let mut idle = admin.connect().await;
-    let mut hanging = admin.connect().await;
-    hanging.write_all(b"GET /hea").await.unwrap();
-    assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
-    let before = Instant::now();
-
-    admin.shutdown.send(()).unwrap();
-    let served = timeout(CLOSE_TIMEOUT * 2, admin.serving).await.expect("the server must stop");
-    served.unwrap().unwrap();
-
-    assert!(before.elapsed() <= CLOSE_TIMEOUT + ACCEPT_PAUSE);
-    read_to_close(&mut idle).await;
-    read_to_close(&mut hanging).await;
-    assert!(TcpStream::connect(admin.address).await.is_err());
-}
-
-#[tokio::test]
-async fn visitors_see_what_is_public_and_nothing_else() {
-    for (shared_admin, metrics) in [(false, 404), (true, 200)] {
-        let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        let config = Config { listen, shared: true, shared_admin, ..Config::default() };
-        let admin = Admin::serve(Listeners::bind(&config).unwrap());
-        for (path, status) in
-            [("/healthz", 200), ("/readyz", 200), ("/metrics", metrics), ("/nothing", 404)]
-        {
-            let mut stream = admin.visit().await;
-            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let answer = read_to_close(&mut stream).await;
-            assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{path}: {answer}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn visitors_beyond_the_limit_wait_and_do_not_keep_the_operator_out() {
-    let admin = Admin::start();
-    let mut open = Vec::new();
-    for at in 0..MAX_CONNECTIONS {
-        open.push(admin.visit_from(Ipv4Addr::from_bits(0xC633_6400 + at as u32)).await);
-    }
-    // One is in the channel, and no more fits.
-    let mut waiting = admin.visit().await;
-    waiting
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
-    let (_, spare) = connected().await;
-    assert!(admin.visitors.try_send(Guest(spare, Ipv4Addr::LOCALHOST)).is_err());
-    assert_eq!(admin.request("GET", "/healthz").await.1, "ok\n");
-
-    open.pop();
-
-    assert!(read_to_close(&mut waiting).await.ends_with("ok\n"));
-}
-
-/// What WebSocket needs: after the 101 the connection is the handler's.
-#[tokio::test]
-async fn an_upgraded_connection_leaves_its_place_to_another_one() {
-    let echo = async |mut request: axum::extract::Request| {
-        tokio::spawn(async move {
-            let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
-            let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
-            tokio::io::copy(&mut from, &mut to).await.unwrap();
-        });
-        (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")])
-    };
-    let (mut client, accepted) = connected().await;
-    let slots = Slots::of_visitors();
-    let held: Vec<_> = (0..15).map(|_| slots.take(Ipv4Addr::LOCALHOST.into()).unwrap()).collect();
-    let slot = slots.take(Ipv4Addr::LOCALHOST.into()).unwrap();
-    assert!(slots.take(Ipv4Addr::LOCALHOST.into()).is_none());
-    let (_stop, stopping) = watch::channel(());
-    let serving = tokio::spawn(serve(
-        accepted,
-        Client { address: (Ipv4Addr::LOCALHOST, 9).into(), encrypted: false },
-        Router::new().fallback(echo),
-        slot,
-        stopping,
-    ));
-
-    // What follows the head at once belongs to the other protocol.
-    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nfirst";
-    client.write_all(request).await.unwrap();
-    serving.await.unwrap();
-    assert!(slots.take(Ipv4Addr::LOCALHOST.into()).is_some());
-    drop(held);
-    client.write_all(b", second").await.unwrap();
-    client.shutdown().await.unwrap();
-
-    let answer = read_to_close(&mut client).await;
-    assert!(
-        answer.starts_with("http/1.1 101 ") && answer.ends_with("\r\n\r\nfirst, second"),
-        "{answer}"
-    );
 }
 
 /// A running admin plane, and the server it shows.
@@ -497,20 +258,6 @@ async fn connected() -> (TcpStream, TcpStream) {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (client, listener.accept().await.unwrap().0)
-}
-
-/// Sends, and wants an answer in the range or a closed connection: unread bytes make the kernel
-/// reset it, and that may overtake the answer.
-async fn assert_refused(admin: &Admin, bytes: &[u8], status: RangeInclusive<u16>) {
-    let mut stream = admin.connect().await;
-    stream.write_all(bytes).await.ok();
-    let answer = read_to_close(&mut stream).await;
-    if let Some(rest) = answer.strip_prefix("http/1.1 ") {
-        let code: u16 = rest[..3].parse().unwrap();
-        assert!(status.contains(&code), "{answer}");
-    } else {
-        assert_eq!(answer, "");
-    }
 }
 
 /// What arrives until the server closes, with the head's names in lower case.

@@ -212,7 +212,8 @@ export async function calls() {
   const caller = await open(`${order.query}&id=caller&call=callee`, faults);
   const played = (page) => page.waitForFunction((least) => window.framesDecoded >= least, {}, FRAMES);
   await Promise.all([played(callee), played(caller)]);
+  const refused = await Promise.all([callee, caller].map((page) => page.evaluate(() => window.refused ?? "nothing")));
   await caller.evaluate(() => window.hangUp());
   await callee.waitForFunction(() => window.left);
-  return { faults };
+  return { refused, faults };
 }

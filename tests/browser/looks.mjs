@@ -43,6 +43,28 @@ export async function index() {
   return { said, points, faults };
 }
 
+/** What the first page says of a server that answers so, or not at all; and in the end without being asked again. */
+export async function health() {
+  const faults = [];
+  const page = await open("/test", faults);
+  let answers = {};
+  await page.setRequestInterception(true);
+  page.on("request", (request) => {
+    const status = answers[new URL(request.url()).pathname];
+    if (status === undefined) return request.continue();
+    return status === "none" ? request.abort() : request.respond({ status, body: "" });
+  });
+  const said = [];
+  for (answers of [{}, { "/healthz": 503 }, { "/readyz": 503 }, { "/readyz": "none" }, { "/healthz": "none" }]) {
+    await page.goto(`${order.url}/`);
+    await page.waitForFunction(() => document.getElementById("health").textContent !== "being asked…");
+    said.push(await page.$eval("#health", ({ textContent, className }) => [textContent, className]));
+  }
+  answers = {};
+  await says(page, "health", "well.");
+  return { said, faults };
+}
+
 /** A server that once has no figures, and once breaks off in the middle of them. */
 export async function gap() {
   const faults = [];

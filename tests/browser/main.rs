@@ -12,6 +12,8 @@ mod common;
 mod pages;
 mod site;
 
+use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -132,16 +134,27 @@ impl Way {
 /// Browsers stumble on a machine that is busy: a socket of theirs overflows, a page is late. What
 /// is wrong with the server is wrong each time.
 const ATTEMPTS: usize = 3;
+/// In the whole run. Where more is tried once more, something is wrong now and then.
+const RETRIES: usize = 4;
+static RETRIED: AtomicUsize = AtomicUsize::new(0);
 
 /// Tries until it goes well, and not for ever.
 async fn patiently<F: Future<Output = ()> + Send + 'static>(attempt: impl Fn() -> F) {
     for left in (0..ATTEMPTS).rev() {
-        match tokio::spawn(attempt()).await {
-            Ok(()) => return,
-            Err(failed) if left == 0 => std::panic::resume_unwind(failed.into_panic()),
-            Err(failed) => eprintln!("once more, after: {failed}"),
+        let Err(failed) = tokio::spawn(attempt()).await else { return };
+        let retried = RETRIED.fetch_add(1, Ordering::Relaxed);
+        if left == 0 || retried >= RETRIES {
+            say(&format!("no more of it, after {retried} retries in this run: {failed}"));
+            std::panic::resume_unwind(failed.into_panic());
         }
+        say(&format!("once more, the {}. of at most {RETRIES}, after: {failed}", retried + 1));
     }
+}
+
+/// What is printed by a test that goes well in the end is shown to nobody; this is.
+fn say(what: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    std::io::stderr().write_all(format!("{test}: {what}\n").as_bytes()).unwrap();
 }
 
 async fn relays(browser: Browser, way: Way) {

@@ -17,6 +17,21 @@ async fn test_page_names_the_cause_where_credentials_are_wrong() {
 }
 
 #[tokio::test]
+async fn test_page_finds_typed_urls_working_with_the_right_credentials() {
+    patiently(once::test_page_finds_typed_urls_working).await;
+}
+
+#[tokio::test]
+async fn test_page_says_that_nobody_answers_at_a_closed_port() {
+    patiently(once::test_page_says_that_nobody_answers).await;
+}
+
+#[tokio::test]
+async fn first_page_says_how_the_server_is_and_sees_when_it_is_well_again() {
+    patiently(once::health).await;
+}
+
+#[tokio::test]
 async fn first_page_shows_health_servers_and_bandwidth_while_others_relay() {
     patiently(once::first_page).await;
 }
@@ -120,6 +135,76 @@ mod once {
                 let details = result["details"].as_str().unwrap();
                 assert!(details.starts_with("401: wrong username or password"), "{outcome}");
             }
+        }
+    }
+
+    pub(super) async fn test_page_finds_typed_urls_working() {
+        for browser in [Browser::Chromium, Browser::Firefox] {
+            let site = Site::start().await;
+            let port = site.server.turn().port();
+            let urls = [
+                format!("stun:{HOST}:{port}"),
+                Way::Udp.url_at(HOST, port),
+                Way::Tcp.url_at(HOST, port),
+                Way::Tls.url_at(HOST, port),
+            ];
+            let typed = json!({ "urls": urls, "username": "alice", "credential": "secret" });
+            let Some(outcome) = site.drive(browser, "test", json!({ "typed": typed })).await else {
+                return;
+            };
+            let results = outcome["results"].as_array().unwrap();
+            assert_eq!(results.len(), urls.len(), "{outcome}");
+            for (result, url) in results.iter().zip(&urls) {
+                assert_eq!((&result["url"], &result["outcome"]), (&json!(url), &json!("works")));
+                assert_details(url, result["details"].as_str().unwrap());
+            }
+            assert_eq!(outcome["said"], "All 4 work.", "{outcome}");
+            assert_eq!(outcome["faults"], json!([]), "{outcome}");
+        }
+    }
+
+    pub(super) async fn test_page_says_that_nobody_answers() {
+        // Bound, so that nobody else is there; TCP is refused, for nobody listens.
+        let closed = tokio::net::TcpSocket::new_v4().unwrap();
+        closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let port = closed.local_addr().unwrap().port();
+        for browser in [Browser::Chromium, Browser::Firefox] {
+            let site = Site::start().await;
+            let mut urls = vec![Way::Udp.url_at(HOST, site.server.turn().port())];
+            let ways = [Way::Udp, Way::Tcp, Way::Tls];
+            urls.extend(ways.map(|way| way.url_at(HOST, port)));
+            let typed = json!({ "urls": urls, "username": "alice", "credential": "secret" });
+            let Some(outcome) = site.drive(browser, "test", json!({ "typed": typed })).await else {
+                return;
+            };
+            let [open, closed @ ..] = &outcome["results"].as_array().unwrap()[..] else {
+                panic!("{outcome}");
+            };
+            assert_eq!(open["outcome"], "works", "{outcome}");
+            for (result, way) in closed.iter().zip(["UDP to", "TCP to", "the port is closed"]) {
+                assert_eq!(result["outcome"], "fails", "{outcome}");
+                let details = result["details"].as_str().unwrap();
+                let expected = format!("701: no answer from {HOST}:{port}: it is down, ");
+                assert!(details.starts_with(&expected) && details.contains(way), "{outcome}");
+            }
+            assert_eq!(outcome["said"], "3 of 4 do not work.", "{outcome}");
+            assert_eq!(outcome["faults"], json!([]), "{outcome}");
+        }
+    }
+
+    pub(super) async fn health() {
+        for browser in [Browser::Chromium, Browser::Firefox] {
+            let site = Site::start().await;
+            let Some(outcome) = site.drive(browser, "health", json!({})).await else { return };
+            let expected = json!([
+                ["well.", "status good"],
+                ["not well: a part of it does not answer.", "status bad"],
+                ["well, and takes no new clients: it is about to stop.", "status wait"],
+                ["not reachable.", "status bad"],
+                ["not reachable.", "status bad"],
+            ]);
+            assert_eq!(outcome["said"], expected, "{outcome}");
+            assert_eq!(outcome["faults"], json!([]), "{outcome}");
         }
     }
 

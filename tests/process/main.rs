@@ -14,6 +14,7 @@ mod dtls;
 mod hostile;
 mod logs;
 mod memory;
+mod origins;
 mod proxy;
 mod scan;
 mod server;

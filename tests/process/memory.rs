@@ -1,16 +1,21 @@
 //! What a serving process holds in its memory.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 
 use hairpin::stun::ChannelNumber;
 use serde_json::Value;
 
 use crate::client::Client;
-use crate::server::{Server, Settings, hairpin, run};
+use crate::server::{DEADLINE, Server, Settings, eventually, hairpin, run};
 
 const SECRET: &str = "a-shared-secret-of-32-characters";
 const PIECE: usize = 1 << 20;
+const SCRAPES: usize = 20_000;
+/// By one connection, as Prometheus keeps its own.
+const SCRAPES_EACH: usize = 10;
 
 /// RFC 8656 §6: the keys suffice. A core dump then shows nothing that opens other doors.
 #[cfg(target_os = "linux")]
@@ -53,6 +58,60 @@ fn an_allocation_with_a_channel_takes_no_more_than_2_kib() {
     let bytes = opened("4000");
     assert!((200..=2048).contains(&bytes), "{bytes}");
     server.stop();
+}
+
+/// H 105.
+#[cfg(target_os = "linux")]
+#[test]
+fn so_many_scrapes_take_no_memory_and_no_descriptors() {
+    let server = Server::start(&Settings::default());
+    let _client = Client::allocate(server.turn, "alice", "wonderland").unwrap();
+    let descriptors = server.descriptors();
+    scrape(server.http, SCRAPES / 10);
+    let memory = server.resident();
+    scrape(server.http, SCRAPES);
+    let growth = server.resident().saturating_sub(memory);
+    eprintln!("{SCRAPES} scrapes: +{growth} KiB");
+    assert!(growth <= 1024, "{growth} KiB more");
+    // The last connection may still be closing.
+    eventually("descriptors are given back", || {
+        (server.descriptors() <= descriptors).then_some(())
+    });
+    server.stop();
+}
+
+#[cfg(target_os = "linux")]
+fn scrape(http: SocketAddr, scrapes: usize) {
+    for _ in 0..scrapes / SCRAPES_EACH {
+        let stream = TcpStream::connect(http).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut stream = BufReader::new(stream);
+        for _ in 0..SCRAPES_EACH {
+            let request = format!("GET /metrics HTTP/1.1\r\nHost: {http}\r\n\r\n");
+            stream.get_mut().write_all(request.as_bytes()).unwrap();
+            let body = answer(&mut stream);
+            assert!(body.contains("\nhairpin_allocations{transport=\"udp\"} 1\n"), "{body}");
+        }
+    }
+}
+
+/// The body of an answer after which the connection stays.
+#[cfg(target_os = "linux")]
+fn answer(stream: &mut impl BufRead) -> String {
+    let mut length = None;
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        match line.trim_end().split_once(": ") {
+            Some(("content-length", value)) => length = value.parse().ok(),
+            None if line == "\r\n" => break,
+            Some(_) | None => {}
+        }
+        assert!(!line.is_empty(), "closed");
+    }
+    let mut body = vec![0; length.unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    String::from_utf8(body).unwrap()
 }
 
 /// How often the bytes are in the writable memory of a process.

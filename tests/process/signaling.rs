@@ -148,13 +148,13 @@ fn ice_servers(http: SocketAddr, token: &str, query: &str) -> (u16, String) {
 
 /// A WebSocket client that does no more than these tests need.
 #[derive(Debug)]
-struct Socket {
+pub(crate) struct Socket {
     stream: BufReader<TcpStream>,
 }
 
 impl Socket {
     /// The status where it is refused.
-    fn connect(http: SocketAddr, query: &str) -> Result<Self, u16> {
+    pub(crate) fn connect(http: SocketAddr, query: &str) -> Result<Self, u16> {
         let stream = TcpStream::connect(http).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut socket = Self { stream: BufReader::new(stream) };
@@ -175,7 +175,7 @@ impl Socket {
         if status == 101 { Ok(socket) } else { Err(status) }
     }
 
-    fn say(&mut self, message: &Value) {
+    pub(crate) fn say(&mut self, message: &Value) {
         self.frame(0x81, message.to_string().as_bytes());
     }
 
@@ -186,7 +186,7 @@ impl Socket {
         self.stream.get_mut().write_all(&frame).unwrap();
     }
 
-    fn hear(&mut self) -> Value {
+    pub(crate) fn hear(&mut self) -> Value {
         let mut header = [0; 2];
         self.stream.read_exact(&mut header).unwrap();
         let length = match header[1] {

@@ -26,7 +26,16 @@ struct Peer {
     lost_at: Option<Instant>,
     rooms: BTreeSet<usize>,
     /// Messages it is to get when it comes back in time.
-    kept: Vec<(Instant, u64)>,
+    kept: Vec<Kept>,
+}
+
+/// A message for a lost peer.
+#[derive(Debug)]
+struct Kept {
+    until: Instant,
+    number: u64,
+    /// Who is told when nobody comes for it, and its secret: somebody else may have its name by then.
+    sender: Option<(usize, String)>,
 }
 
 struct Open;
@@ -50,6 +59,8 @@ struct Model {
     rooms: Vec<BTreeSet<usize>>,
     next_message: u64,
     delivered: u64,
+    /// Whoever was told that somebody has left, or is offline, because time had passed.
+    told_late: BTreeMap<&'static str, usize>,
 }
 
 #[test]
@@ -61,6 +72,8 @@ fn under_churn_a_message_reaches_exactly_who_it_should_and_nothing_leaks() {
             model.step();
         }
         assert!(model.delivered > STEPS as u64 / 4, "{}", model.delivered);
+        let often = |kind| model.told_late.get(kind).is_some_and(|count| *count > 100);
+        assert!(often("peer-left") && often("peer-offline"), "{:?}", model.told_late);
         model.empty();
     }
 }
@@ -77,6 +90,7 @@ impl Model {
             rooms: vec![BTreeSet::new(); ROOMS],
             next_message: 0,
             delivered: 0,
+            told_late: BTreeMap::new(),
         }
     }
 
@@ -142,7 +156,7 @@ impl Model {
         assert_eq!(said[0].1["payload"]["resumed"], true);
         let numbers: Vec<_> =
             said.iter().filter(|(_, text)| text["type"] == "x").map(|it| number(&it.1)).collect();
-        let expected: Vec<_> = kept.iter().map(|&(_, number)| number).collect();
+        let expected: Vec<_> = kept.iter().map(|kept| kept.number).collect();
         assert_eq!(numbers, expected);
         let told: BTreeSet<_> = said.iter().filter_map(|(_, it)| it["room"].as_str()).collect();
         let names: Vec<_> = own.rooms.iter().map(|room| room_name(*room)).collect();
@@ -233,7 +247,7 @@ impl Model {
             assert_eq!((said[0].0, &said[0].1["type"]), (connection, &json!("error")));
             return;
         }
-        self.expect(&said, &[other].into(), peer, number);
+        self.expect(&said, &[other].into(), peer, number, true);
     }
 
     fn broadcast(&mut self, peer: usize) {
@@ -244,7 +258,7 @@ impl Model {
         self.say(connection, &message);
         let said = self.listen();
         let others = self.rooms[room].iter().copied().filter(|other| *other != peer).collect();
-        self.expect(&said, &others, peer, number);
+        self.expect(&said, &others, peer, number, false);
     }
 
     /// Exactly these peers get the message: at once, or when they are back.
@@ -254,13 +268,16 @@ impl Model {
         to: &BTreeSet<usize>,
         from: usize,
         number: u64,
+        is_answered_for: bool,
     ) {
         let mut expected = BTreeSet::new();
+        let sender = is_answered_for.then(|| (from, self.peers[&from].secret.clone()));
+        let until = self.now + KEEP;
         for peer in to {
             let own = self.peers.get_mut(peer).unwrap();
             match own.connection {
                 Some(connection) => assert!(expected.insert(connection)),
-                None => own.kept.push((self.now + KEEP, number)),
+                None => own.kept.push(Kept { until, number, sender: sender.clone() }),
             }
         }
         let reached: BTreeSet<_> = said.iter().map(|(to, _)| *to).collect();
@@ -315,20 +332,60 @@ impl Model {
             connections.iter().for_each(|own| self.hub.handle_control(*own, self.now));
         }
         self.hub.handle_timeout(self.now);
-        for own in self.peers.values_mut() {
-            own.kept.retain(|(until, _)| *until > self.now);
+        let mut expected = self.expire();
+        let mut told: Vec<_> = self
+            .listen()
+            .into_iter()
+            .map(|(to, message)| {
+                let (payload, text) =
+                    (&message["payload"], |value: &Value| value.as_str().map(str::to_owned));
+                match message["type"].as_str().unwrap() {
+                    "peer-left" => ("peer-left", to, text(&payload["id"]), text(&message["room"])),
+                    "error" if payload["code"] == "peer-offline" => {
+                        ("peer-offline", to, text(&payload["target"]), None)
+                    }
+                    _ => panic!("{message}"),
+                }
+            })
+            .collect();
+        told.sort();
+        expected.sort();
+        assert_eq!(told, expected);
+        for (kind, ..) in told {
+            *self.told_late.entry(kind).or_default() += 1;
         }
-        let is_over = |own: &Peer| own.lost_at.is_some_and(|at| at + RESUME_WINDOW <= self.now);
-        let over = self.peers.iter().filter(|(_, own)| is_over(own));
-        let over: Vec<_> = over.map(|(peer, _)| *peer).collect();
+    }
+
+    /// Forgets what is over by now. Returns who is to be told of it: of what, of whom, and in which
+    /// room.
+    fn expire(&mut self) -> Vec<(&'static str, ConnectionId, Option<String>, Option<String>)> {
+        let now = self.now;
+        let mut given_up = Vec::new();
+        let mut over = Vec::new();
+        for (peer, own) in &mut self.peers {
+            let is_over = own.lost_at.is_some_and(|at| at + RESUME_WINDOW <= now);
+            let expired = own.kept.extract_if(.., |kept| is_over || kept.until <= now);
+            given_up.extend(expired.filter_map(|kept| Some((*peer, kept.sender?))));
+            over.extend(is_over.then_some(*peer));
+        }
+        let mut told = Vec::new();
+        for (peer, (sender, secret)) in given_up {
+            let sender = self.peers.get(&sender).filter(|own| own.secret == secret);
+            let here = sender.and_then(|own| own.connection);
+            told.extend(here.map(|to| ("peer-offline", to, Some(name(peer)), None)));
+        }
         for peer in over {
-            let own = self.peers.remove(&peer).unwrap();
-            own.rooms.iter().for_each(|room| assert!(self.rooms[*room].remove(&peer)));
+            for room in self.peers.remove(&peer).unwrap().rooms {
+                assert!(self.rooms[room].remove(&peer));
+                // Who is over at the same time is lost as well.
+                let others = self.rooms[room].iter().filter_map(|other| self.peers.get(other));
+                let here = others.filter_map(|other| other.connection);
+                told.extend(
+                    here.map(|to| ("peer-left", to, Some(name(peer)), Some(room_name(room)))),
+                );
+            }
         }
-        for (to, message) in self.listen() {
-            let kind = message["type"].as_str().unwrap();
-            assert!(["error", "peer-left", "ice-servers"].contains(&kind), "{to:?} {message}");
-        }
+        told
     }
 
     fn empty(&mut self) {

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use hairpin::signal::OUTBOUND_BYTES;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::common::scrape;
 use crate::socket::{
     CLOSE, FIN, GOOD, PING, Received, Socket, TEXT, closed_server, handshake, open_server, token,
 };
+
+/// What the server gives a connection that it closes to hear why.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn two_peers_meet_in_a_room_and_signal() {
@@ -147,6 +151,46 @@ async fn a_bad_token_is_refused_before_the_upgrade() {
 }
 
 #[tokio::test]
+async fn a_bad_token_in_the_subprotocol_is_refused_before_the_upgrade() {
+    let server = closed_server();
+    let good = token("alice", &["r"]);
+    let (claims, signature) = good.rsplit_once('.').unwrap();
+    let other = token("bob", &["r"]);
+    let (other_claims, _) = other.rsplit_once('.').unwrap();
+    let (unsigned, forged) = (format!("{claims}."), format!("{other_claims}.{signature}"));
+    for bad in ["x", "", &unsigned, &forged] {
+        for protocols in [
+            format!("hairpin, hairpin.token.{bad}"),
+            format!("hairpin.token.{bad},hairpin"),
+            format!("hairpin.token.{bad}"),
+        ] {
+            let headers = [&GOOD[..], &[("Sec-WebSocket-Protocol", &*protocols)]].concat();
+            let (_, head, _) = handshake(server.http(), "/ws", &headers).await;
+            assert!(head.starts_with("HTTP/1.1 401 "), "{protocols}: {head}");
+            assert!(!head.contains("sec-websocket"), "{protocols}: {head}");
+        }
+    }
+    let refused = scrape(server.http()).await;
+    assert_eq!(refused.get(r#"hairpin_signaling_refused_total{reason="token"}"#), 12.0);
+    assert_eq!(refused.get("hairpin_signaling_connections_total"), 0.0);
+}
+
+#[tokio::test]
+async fn who_never_joins_is_told_and_closed_with_1008() {
+    let server = open_server();
+    let mut socket = Socket::connect(server.http()).await;
+    // It is alive, and that is not enough.
+    socket.say(json!({ "type": "ping" })).await;
+    assert_eq!(socket.message().await["type"], "pong");
+    let bye = socket.message().await;
+    assert_eq!((&bye["type"], &bye["payload"]["code"]), (&json!("bye"), &json!("not-joined")));
+    assert_eq!(socket.receive().await, Received::Close(Some(1008)));
+    let closed = scrape(server.http()).await;
+    assert_eq!(closed.get(r#"hairpin_signaling_closed_total{reason="not-joined"}"#), 1.0);
+    assert_eq!(closed.get("hairpin_signaling_connections"), 0.0);
+}
+
+#[tokio::test]
 async fn pings_are_answered_at_both_levels() {
     let server = open_server();
     let mut socket = Socket::connect(server.http()).await;
@@ -173,7 +217,8 @@ async fn a_message_may_come_in_fragments() {
 /// H 103. What it did not read is thrown away, it is told why, and the others notice nothing.
 #[tokio::test]
 async fn a_slow_consumer_is_told_and_closed_at_the_cap() {
-    // Whoever is told has two seconds to hear it, and this machine may be busy for longer.
+    // Whoever is told has two seconds to hear it, and this machine may be busy for longer: then, and
+    // only then, it is tried again.
     for _ in 0..5 {
         if a_slow_consumer_hears_why().await {
             return;
@@ -182,6 +227,7 @@ async fn a_slow_consumer_is_told_and_closed_at_the_cap() {
     panic!("never told");
 }
 
+/// False where it came too late for it.
 async fn a_slow_consumer_hears_why() -> bool {
     let server = open_server();
     let (mut alice, mut bob) =
@@ -192,32 +238,53 @@ async fn a_slow_consumer_hears_why() -> bool {
     let large = "x".repeat(60_000);
     let slow = r#"hairpin_signaling_closed_total{reason="slow"}"#;
     // What the system's buffers take is not known; the cap comes on top.
-    let most = 64 * 1024 * 1024 / large.len() + OUTBOUND_BYTES / large.len();
-    let mut closed = false;
-    for _ in 0..most {
-        bob.say(json!({ "type": "x", "room": "r", "payload": large })).await;
+    let cap = OUTBOUND_BYTES / large.len();
+    let most = 64 * 1024 * 1024 / large.len() + cap;
+    let mut sent = 0;
+    let since = loop {
+        assert!(sent < most, "never closed");
+        let before = Instant::now();
+        bob.say(json!({ "type": "x", "room": "r", "payload": [sent, large] })).await;
+        sent += 1;
         // Below the rate that closes the sender.
         tokio::time::sleep(Duration::from_millis(21)).await;
         if scrape(server.http()).await.get(slow) > 0.0 {
-            closed = true;
-            break;
+            break before;
         }
-    }
-    assert!(closed, "never closed");
+    };
+    assert!(sent > cap, "closed below the cap, after {sent}");
+    let mut heard = 0;
     let told = loop {
         match alice.receive().await {
             Received::Message(message) if message["type"] == "bye" => break message,
-            Received::Message(message) => assert_eq!(message["type"], "x"),
+            Received::Message(message) => {
+                assert_eq!(
+                    (&message["type"], &message["payload"][0]),
+                    (&json!("x"), &json!(heard))
+                );
+                heard += 1;
+            }
             Received::Ping => {}
-            _ => return false,
+            end => {
+                let after = since.elapsed();
+                assert!(
+                    after >= CLOSE_TIMEOUT,
+                    "{end:?} without a goodbye, {after:?} later at most"
+                );
+                return false;
+            }
         }
     };
+    // What waited is gone, and so is what did not fit.
+    assert!(heard + cap < sent, "{heard} of {sent}");
     assert_eq!(told["payload"]["code"], "slow");
     assert_eq!(alice.receive().await, Received::Close(Some(1008)));
     bob.say(json!({ "type": "ping", "payload": 1 })).await;
     assert_eq!(bob.message().await["type"], "pong");
-    let open = scrape(server.http()).await.get("hairpin_signaling_connections");
-    assert_eq!(open, 1.0);
+    let metrics = scrape(server.http()).await;
+    assert_eq!(metrics.get(slow), 1.0);
+    assert_eq!(metrics.get("hairpin_signaling_connections"), 1.0);
+    assert_eq!(metrics.get(r#"hairpin_signaling_peers{state="lost"}"#), 1.0);
     true
 }
 
