@@ -18,7 +18,7 @@ use crate::pki::{self, Pki};
 use crate::server::{ConfigFile, Server, Settings, hairpin, private_port};
 use crate::{told, told_by};
 
-const ALICE: [&str; 4] = ["--user", "alice", "--pass", "wonderland"];
+pub(crate) const ALICE: [&str; 4] = ["--user", "alice", "--pass", "wonderland"];
 const SECRET: &str = "north-of-everything-else";
 
 #[test]
@@ -395,16 +395,16 @@ impl World {
 }
 
 /// The one step that failed.
-struct Broken {
+pub(crate) struct Broken {
     step: String,
-    detail: String,
+    pub(crate) detail: String,
     cause: String,
     change: String,
     told: Value,
 }
 
 impl Broken {
-    fn new(command: &mut Command, uri: &str, more: &[&str]) -> Self {
+    pub(crate) fn new(command: &mut Command, uri: &str, more: &[&str]) -> Self {
         let (ended, told) = told_by(command, &[&["doctor", uri], more].concat());
         assert_eq!(ended.status.code(), Some(1), "{told:#}");
         assert_eq!(ended.stderr, ["error: 1 of 1 do not work"], "{told:#}");
@@ -416,7 +416,7 @@ impl Broken {
         Self { step, detail, cause, change, told }
     }
 
-    fn shows(&self, step: &str, cause: &str) {
+    pub(crate) fn shows(&self, step: &str, cause: &str) {
         assert_eq!(self.step, step, "{:#}", self.told);
         assert!(self.cause.contains(cause), "{:#}", self.told);
         assert!(!self.change.is_empty() && !self.detail.is_empty());
@@ -427,7 +427,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned()
 }
 
-fn examined(server: SocketAddr, query: &str, more: &[&str]) -> Broken {
+pub(crate) fn examined(server: SocketAddr, query: &str, more: &[&str]) -> Broken {
     Broken::new(&mut hairpin(), &format!("turn:{server}{query}"), more)
 }
 

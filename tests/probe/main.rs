@@ -9,6 +9,7 @@ mod broken;
 mod client;
 mod coturn;
 mod doctor;
+mod fakes;
 mod model;
 mod namespaces;
 mod nat;
