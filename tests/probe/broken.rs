@@ -16,7 +16,7 @@ use crate::coturn::Coturn;
 use crate::netns::{Namespace, serve};
 use crate::pki::{self, Pki};
 use crate::server::{ConfigFile, Server, Settings, hairpin, private_port};
-use crate::{told, told_by};
+use crate::{in_time, told, told_by};
 
 pub(crate) const ALICE: [&str; 4] = ["--user", "alice", "--pass", "wonderland"];
 const SECRET: &str = "north-of-everything-else";
@@ -299,9 +299,10 @@ fn port_filtered() {
         "table ip filter { chain in { type filter hook input priority 0;
             udp dport 3478 drop; tcp dport 3478 drop; } }",
     );
-    let broken = world.examined("turn:203.0.113.1", &["--timeout", "2s"]);
+    let broken = in_time(|| world.examined("turn:203.0.113.1", &["--timeout", "2s"]));
     broken.shows("binding", "UDP port 3478 is filtered by a firewall, or the host");
-    let broken = world.examined("turn:203.0.113.1?transport=tcp", &["--timeout", "2s"]);
+    let uri = "turn:203.0.113.1?transport=tcp";
+    let broken = in_time(|| world.examined(uri, &["--timeout", "2s"]));
     broken.shows("connect", "TCP port 3478 is filtered by a firewall, or the host");
 }
 

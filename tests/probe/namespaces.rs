@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::coturn::Coturn;
 use crate::netns::{Namespace, serve};
-use crate::server::{ConfigFile, Settings};
-use crate::told_by;
+use crate::server::{ConfigFile, Settings, run};
+use crate::{in_time, told_by};
 
 const NAT: &str = "203.0.113.9";
 
@@ -204,11 +204,43 @@ fn silence_everywhere_ends_at_the_deadline() {
     let Some(world) = World::new("table ip nothing {}") else { return };
     world.nat.nft("table ip filter { chain pass { type filter hook forward priority 0; drop; } }");
     let arguments = ["nat", "--server", "203.0.113.1", "--timeout", "1s"];
-    let (ended, told) = told_by(&mut world.client.hairpin(), &arguments);
+    let (ended, told) = in_time(|| told_by(&mut world.client.hairpin(), &arguments));
     assert_eq!(ended.status.code(), Some(1));
     let line = "error: 203.0.113.1: no answer from 203.0.113.1:3478, neither over UDP nor over TCP";
     assert_eq!(ended.stderr, [line]);
     assert_eq!(told["results"][0]["type"], Value::Null, "{told:#}");
+}
+
+/// A resolver that never answers waits for ten seconds and more; these do not.
+#[test]
+fn dns_that_does_not_answer_ends_at_the_deadline() {
+    let Some(world) = World::new("table ip nothing {}") else { return };
+    world.nat.nft("table ip filter { chain pass { type filter hook forward priority 0; drop; } }");
+    let resolver = ConfigFile::new("");
+    resolver.write("resolv.conf", "nameserver 203.0.113.1\noptions timeout:30 attempts:5\n");
+    let resolver = resolver.path().with_file_name("resolv.conf");
+    // `ip netns exec` has given it mounts of its own.
+    let script = r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#;
+    let program = env!("CARGO_BIN_EXE_hairpin");
+    let command = || {
+        let mut command = world.client.command("sh");
+        command.args(["-c", script]).arg(&resolver).arg(program);
+        command
+    };
+    let arguments = ["nat", "--server", "turn.example.org", "--timeout", "1s"];
+    let ended = in_time(|| run(command().args(arguments)));
+    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(ended.stderr, ["error: turn.example.org: no answer from DNS within 1s"]);
+    let arguments = ["doctor", "turn:turn.example.org", "--timeout", "1s"];
+    let (ended, told) = in_time(|| told_by(&mut command(), &arguments));
+    assert_eq!(ended.status.code(), Some(1));
+    let resolve = &told["reports"][0]["resolve"];
+    assert_eq!(resolve["state"], "failed", "{told:#}");
+    assert_eq!(resolve["detail"], "turn.example.org: no answer from DNS within 1s");
+    assert!(
+        resolve["cause"].as_str().unwrap().contains("DNS is not reached from here"),
+        "{told:#}"
+    );
 }
 
 #[test]
