@@ -36,6 +36,13 @@ impl World {
         Coturn::start_in(&self.server, &self.client, &["203.0.113.1", "203.0.113.2"], &[])
     }
 
+    /// What people read.
+    fn text(&self) -> String {
+        let ended = run(self.client.hairpin().args(["nat", "--server", "203.0.113.1"]));
+        assert!(ended.status.success(), "{ended:?}");
+        ended.stdout
+    }
+
     fn told(&self, more: &[&str]) -> Value {
         let arguments = [&["nat", "--server", "203.0.113.1"], more].concat();
         let (ended, told) = told_by(&mut self.client.hairpin(), &arguments);
@@ -97,6 +104,28 @@ fn masquerading_with_random_ports_is_symmetric() {
     assert_eq!(told["mapping"], "address- and port-dependent");
     assert_eq!(told["preserves_ports"], false);
     assert_eq!(told["tcp"]["mapping"], "address- and port-dependent");
+}
+
+#[test]
+fn people_read_the_classic_name_and_what_it_means() {
+    for (how, name, meaning) in [
+        (
+            "",
+            "port-restricted cone NAT",
+            "Most peers connect directly with STUN; those behind symmetric NATs will need the relay.",
+        ),
+        (
+            "fully-random",
+            "symmetric NAT",
+            "Peers behind symmetric or port-restricted NATs will need the relay.",
+        ),
+    ] {
+        let Some(world) = World::new(&masquerade(how)) else { return };
+        let Some(_coturn) = world.coturn() else { return };
+        let text = world.text();
+        let rows = format!("  type         {name}\n  for WebRTC   {meaning}\n");
+        assert!(text.contains(&rows), "{text}");
+    }
 }
 
 #[test]
