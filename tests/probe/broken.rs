@@ -227,6 +227,22 @@ fn port_that_takes_and_says_nothing() {
 }
 
 #[test]
+fn open_relay_is_a_warning() {
+    let options = ["--no-auth", "--allow-loopback-peers"];
+    let Some(coturn) = Coturn::start(&["127.0.0.1"], &options) else { return };
+    let uri = format!("turn:{}", coturn.address);
+    for credentials in [&[][..], &ALICE[..]] {
+        let (ended, told) = told(&[&["doctor", &uri], credentials].concat());
+        assert!(ended.status.success(), "{told:#}");
+        let steps = told["reports"][0]["addresses"][0]["steps"].as_array().unwrap();
+        let challenge = steps.iter().find(|step| step["step"] == "challenge").unwrap();
+        assert_eq!(challenge["state"], "warning", "{told:#}");
+        assert_eq!(challenge["cause"], "the server relays for everybody, without credentials");
+        assert!(text(&challenge["change"]).contains("require authentication"), "{told:#}");
+    }
+}
+
+#[test]
 fn quota_reached() {
     let limits = "allocations_per_user = 1";
     let server = Server::start(&Settings { limits, ..Settings::default() });
@@ -323,6 +339,36 @@ fn relay_port_range_blocked() {
     );
     let broken = world.examined(uri, &["--timeout", "2s"]);
     broken.shows("from outside", "the relay port range is blocked");
+}
+
+/// Two allocations reach each other within our server, whatever its firewall; within coturn they go
+/// by way of the kernel.
+#[test]
+fn nothing_comes_through_the_relay() {
+    let Some(world) = World::new("203.0.113.1", "") else { return };
+    let options = ["-u", "alice:wonderland"];
+    let coturn = Coturn::start_in(&world.server, &world.client, &["203.0.113.1"], &options);
+    let Some(_coturn) = coturn else { return };
+    world.server.nft(
+        "table ip filter { chain in { type filter hook input priority 0;
+            iifname lo udp dport 49152-65535 drop; } }",
+    );
+    let broken = world.examined("turn:203.0.113.1", &["--timeout", "2s"]);
+    broken.shows("relay", "nothing comes through the relay: its ports are blocked");
+    assert_eq!(broken.detail, "0 of 20 came back within 2s");
+}
+
+#[test]
+fn what_leaves_the_relay_ports_is_blocked() {
+    let Some(world) = World::new("203.0.113.1", "") else { return };
+    let _server = serve(&world.server, &world.config("203.0.113.1:3478").path());
+    world.server.nft(
+        "table ip filter { chain out { type filter hook output priority 0;
+            oifname wan udp sport 49152-65535 drop; } }",
+    );
+    let broken = world.examined("turn:203.0.113.1", &["--timeout", "2s"]);
+    broken.shows("from outside", "what the server sends from its relay ports does not arrive");
+    assert!(broken.detail.contains("came in; nothing came back within 2s"), "{}", broken.detail);
 }
 
 /// The server has 10.0.0.4, and a router in front of it 203.0.113.4.
