@@ -300,6 +300,24 @@ fn lifetime_of_a_binding_is_found() {
     assert!((6.0..20.0).contains(&below), "{told:#}");
 }
 
+/// `script` gives the program a terminal.
+#[test]
+fn terminal_is_shown_each_step_and_its_deadline() {
+    let Some(world) = World::new(&masquerade("")) else { return };
+    let Some(_coturn) = world.coturn() else { return };
+    let program = env!("CARGO_BIN_EXE_hairpin");
+    let line = format!("{program} nat --server 203.0.113.1 --lifetime 5s --timeout 2s");
+    let mut script = world.client.command("script");
+    let ended = run(script.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm"));
+    assert!(ended.status.success(), "{ended:?}");
+    // Some answers a NAT like this one lets never in. The search has three more steps around it.
+    for shown in
+        ["who may send to us, at most 2 s", "waiting until the NAT forgets, at most 11 s ["]
+    {
+        assert!(ended.stdout.contains(shown), "no {shown:?} in {}", ended.stdout);
+    }
+}
+
 #[test]
 fn no_route_is_one_line() {
     let Some(alone) = Namespace::new() else { return };
