@@ -96,7 +96,7 @@ fn mapped(mut stream: impl Read + Write) -> SocketAddr {
     message.read::<XorMappedAddress>().unwrap().unwrap().0
 }
 
-fn over_tls(tcp: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
+pub(crate) fn over_tls(tcp: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
