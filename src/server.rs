@@ -147,10 +147,14 @@ impl Running {
         let state = Arc::new(State { net, draining: AtomicBool::new(false) });
         let (stop_http, stopped) = oneshot::channel();
         let inspect = Arc::clone(&state);
+        let (built, building) = std::sync::mpsc::channel();
         let http = std::thread::Builder::new()
             .name("http".into())
-            .spawn(move || serve_http(http, inspect, signaling, visitors, stopped))
+            .spawn(move || serve_http(http, inspect, signaling, visitors, stopped, &built))
             .map_err(Error::Http)?;
+        // With all the descriptors that it needs, before anybody is told that the server serves.
+        let built = building.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
+        built.map_err(Error::Http)?;
         Ok(Self { addresses, state, http, stop_http })
     }
 
@@ -319,14 +323,20 @@ fn serve_http(
     signaling: Option<Arc<Signaling>>,
     visitors: mpsc::Receiver<Handover>,
     stopped: oneshot::Receiver<()>,
+    built: &std::sync::mpsc::Sender<io::Result<()>>,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let served = runtime.and_then(|runtime| {
-        runtime.block_on(listeners.serve(state, signaling, visitors, async {
-            // The sender is dropped only together with the server.
-            let _ = stopped.await;
-        }))
-    });
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = built.send(Err(error));
+            return;
+        }
+    };
+    let _ = built.send(Ok(()));
+    let served = runtime.block_on(listeners.serve(state, signaling, visitors, async {
+        // The sender is dropped only together with the server.
+        let _ = stopped.await;
+    }));
     if let Err(error) = served {
         error!(%error, "the admin plane failed");
     }

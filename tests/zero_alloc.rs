@@ -230,7 +230,7 @@ fn driver_relays_from_and_to_clients_over_tcp_without_allocating() {
     let driver = Driver::start();
     let peer = driver.peer();
     let address = peer.local_addr().unwrap();
-    let StreamClient { tcp, relayed } =
+    let StreamClient { stream: tcp, relayed, .. } =
         StreamClient::with_channel(driver.server.turn(), "secret", NUMBER, address);
     peer.connect(relayed).unwrap();
     let packet = channel_data(NUMBER, &DATA);

@@ -176,8 +176,9 @@ fn show(progress: &ProgressBar, step: Progress) {
         }
         Progress::Tcp(limit) => progress.set_message(format!("TCP, at most {}", spoken(limit))),
         Progress::Lifetime(elapsed, total) => {
+            let message = format!("waiting until the NAT forgets, at most {}", spoken(total));
+            progress.set_message(message);
             as_bar(progress, total);
-            progress.set_message("waiting until the NAT forgets");
             progress.set_position(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
         }
     }

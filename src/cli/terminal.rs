@@ -58,10 +58,10 @@ pub(super) fn spinner() -> ProgressBar {
     spinner
 }
 
-/// Turns a spinner into a bar of so many milliseconds.
+/// Turns a spinner into a bar of so many milliseconds. How long it may take is for the message to
+/// tell: what a bar knows of that is a guess from its speed so far.
 pub(super) fn as_bar(progress: &ProgressBar, total: Duration) {
-    let template = "{msg} [{bar:30}] {elapsed} of {duration}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
+    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}]") {
         progress.set_style(style);
     }
     progress.set_length(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));

@@ -194,14 +194,7 @@ async fn the_allocation_ends_with_its_connection() {
     let relayed = client.relayed();
     assert_eq!(scrape(server.http()).await.get(r#"hairpin_allocations{transport="tcp"}"#), 1.0);
     drop(client);
-    let ended = async {
-        while scrape(server.http()).await.sum("hairpin_allocations") > 0.0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(DEADLINE, ended).await.expect("the allocation ends");
-    let metrics = scrape(server.http()).await;
-    assert_eq!(metrics.get(r#"hairpin_relay_ports{state="used"}"#), 0.0);
+    until_nothing_is_held(&server).await;
     peer.send(relayed, b"too late").await;
 }
 
@@ -311,17 +304,32 @@ async fn data_for_a_client_that_does_not_read_is_dropped_and_others_are_served()
 #[tokio::test]
 async fn a_reset_in_the_middle_of_a_message_ends_the_allocation() {
     let server = server();
-    for _ in 0..20 {
-        let mut stream = TcpStream::connect(server.turn()).await.unwrap();
-        let request = binding_request();
-        stream.write_all(&request).await.unwrap();
-        let mut answer = [0; 32];
-        stream.read_exact(&mut answer).await.unwrap();
-        stream.write_all(&request[..13]).await.unwrap();
+    let halves = [&binding_request()[..13], &channel_data(CHANNEL, &[7; 1_000])[..513]];
+    for round in 0..20 {
+        let stream = TcpStream::connect(server.turn()).await.unwrap();
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        let local = stream.local_addr().unwrap();
+        let mut client = Client::over(stream, local, server.turn());
+        assert_eq!(client.allocate().await, 200);
+        let peer = Peer::at(server.turn().ip());
+        assert_eq!(client.bind(CHANNEL, peer.address()).await, 200);
+        client.send_bytes(halves[round % 2]).await;
     }
+    until_nothing_is_held(&server).await;
     let mut client = Client::tcp(server.turn()).await;
     assert_eq!(client.mapped().await, client.local());
+}
+
+/// Waits until no allocation is left, and then no port may be.
+async fn until_nothing_is_held(server: &TestServer) {
+    let ended = async {
+        while scrape(server.http()).await.sum("hairpin_allocations") > 0.0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(DEADLINE, ended).await.expect("the allocations end");
+    let metrics = scrape(server.http()).await;
+    assert_eq!(metrics.get(r#"hairpin_relay_ports{state="used"}"#), 0.0);
 }
 
 #[tokio::test]

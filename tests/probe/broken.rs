@@ -16,9 +16,9 @@ use crate::coturn::Coturn;
 use crate::netns::{Namespace, serve};
 use crate::pki::{self, Pki};
 use crate::server::{ConfigFile, Server, Settings, hairpin, private_port};
-use crate::{told, told_by};
+use crate::{in_time, told, told_by};
 
-const ALICE: [&str; 4] = ["--user", "alice", "--pass", "wonderland"];
+pub(crate) const ALICE: [&str; 4] = ["--user", "alice", "--pass", "wonderland"];
 const SECRET: &str = "north-of-everything-else";
 
 #[test]
@@ -227,6 +227,22 @@ fn port_that_takes_and_says_nothing() {
 }
 
 #[test]
+fn open_relay_is_a_warning() {
+    let options = ["--no-auth", "--allow-loopback-peers"];
+    let Some(coturn) = Coturn::start(&["127.0.0.1"], &options) else { return };
+    let uri = format!("turn:{}", coturn.address);
+    for credentials in [&[][..], &ALICE[..]] {
+        let (ended, told) = told(&[&["doctor", &uri], credentials].concat());
+        assert!(ended.status.success(), "{told:#}");
+        let steps = told["reports"][0]["addresses"][0]["steps"].as_array().unwrap();
+        let challenge = steps.iter().find(|step| step["step"] == "challenge").unwrap();
+        assert_eq!(challenge["state"], "warning", "{told:#}");
+        assert_eq!(challenge["cause"], "the server relays for everybody, without credentials");
+        assert!(text(&challenge["change"]).contains("require authentication"), "{told:#}");
+    }
+}
+
+#[test]
 fn quota_reached() {
     let limits = "allocations_per_user = 1";
     let server = Server::start(&Settings { limits, ..Settings::default() });
@@ -299,9 +315,10 @@ fn port_filtered() {
         "table ip filter { chain in { type filter hook input priority 0;
             udp dport 3478 drop; tcp dport 3478 drop; } }",
     );
-    let broken = world.examined("turn:203.0.113.1", &["--timeout", "2s"]);
+    let broken = in_time(|| world.examined("turn:203.0.113.1", &["--timeout", "2s"]));
     broken.shows("binding", "UDP port 3478 is filtered by a firewall, or the host");
-    let broken = world.examined("turn:203.0.113.1?transport=tcp", &["--timeout", "2s"]);
+    let uri = "turn:203.0.113.1?transport=tcp";
+    let broken = in_time(|| world.examined(uri, &["--timeout", "2s"]));
     broken.shows("connect", "TCP port 3478 is filtered by a firewall, or the host");
 }
 
@@ -322,6 +339,36 @@ fn relay_port_range_blocked() {
     );
     let broken = world.examined(uri, &["--timeout", "2s"]);
     broken.shows("from outside", "the relay port range is blocked");
+}
+
+/// Two allocations reach each other within our server, whatever its firewall; within coturn they go
+/// by way of the kernel.
+#[test]
+fn nothing_comes_through_the_relay() {
+    let Some(world) = World::new("203.0.113.1", "") else { return };
+    let options = ["-u", "alice:wonderland"];
+    let coturn = Coturn::start_in(&world.server, &world.client, &["203.0.113.1"], &options);
+    let Some(_coturn) = coturn else { return };
+    world.server.nft(
+        "table ip filter { chain in { type filter hook input priority 0;
+            iifname lo udp dport 49152-65535 drop; } }",
+    );
+    let broken = world.examined("turn:203.0.113.1", &["--timeout", "2s"]);
+    broken.shows("relay", "nothing comes through the relay: its ports are blocked");
+    assert_eq!(broken.detail, "0 of 20 came back within 2s");
+}
+
+#[test]
+fn what_leaves_the_relay_ports_is_blocked() {
+    let Some(world) = World::new("203.0.113.1", "") else { return };
+    let _server = serve(&world.server, &world.config("203.0.113.1:3478").path());
+    world.server.nft(
+        "table ip filter { chain out { type filter hook output priority 0;
+            oifname wan udp sport 49152-65535 drop; } }",
+    );
+    let broken = world.examined("turn:203.0.113.1", &["--timeout", "2s"]);
+    broken.shows("from outside", "what the server sends from its relay ports does not arrive");
+    assert!(broken.detail.contains("came in; nothing came back within 2s"), "{}", broken.detail);
 }
 
 /// The server has 10.0.0.4, and a router in front of it 203.0.113.4.
@@ -395,16 +442,16 @@ impl World {
 }
 
 /// The one step that failed.
-struct Broken {
+pub(crate) struct Broken {
     step: String,
-    detail: String,
+    pub(crate) detail: String,
     cause: String,
     change: String,
     told: Value,
 }
 
 impl Broken {
-    fn new(command: &mut Command, uri: &str, more: &[&str]) -> Self {
+    pub(crate) fn new(command: &mut Command, uri: &str, more: &[&str]) -> Self {
         let (ended, told) = told_by(command, &[&["doctor", uri], more].concat());
         assert_eq!(ended.status.code(), Some(1), "{told:#}");
         assert_eq!(ended.stderr, ["error: 1 of 1 do not work"], "{told:#}");
@@ -416,7 +463,7 @@ impl Broken {
         Self { step, detail, cause, change, told }
     }
 
-    fn shows(&self, step: &str, cause: &str) {
+    pub(crate) fn shows(&self, step: &str, cause: &str) {
         assert_eq!(self.step, step, "{:#}", self.told);
         assert!(self.cause.contains(cause), "{:#}", self.told);
         assert!(!self.change.is_empty() && !self.detail.is_empty());
@@ -427,7 +474,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned()
 }
 
-fn examined(server: SocketAddr, query: &str, more: &[&str]) -> Broken {
+pub(crate) fn examined(server: SocketAddr, query: &str, more: &[&str]) -> Broken {
     Broken::new(&mut hairpin(), &format!("turn:{server}{query}"), more)
 }
 

@@ -48,7 +48,10 @@ impl Coturn {
         let directory = tempfile::tempdir().unwrap();
         let alternative = if port == 3478 { 3479 } else { private_port() };
         command.args(["-n", "--no-cli", "--no-dtls", "--log-file", "stdout"]);
-        command.args(["-a", "-r", "test", "-m", "1", "-p", &port.to_string()]);
+        if !options.contains(&"--no-auth") {
+            command.arg("-a");
+        }
+        command.args(["-r", "test", "-m", "1", "-p", &port.to_string()]);
         command.args(["--alt-listening-port", &alternative.to_string()]);
         // TLS goes to the same port; its own has to be another one.
         command.args(["--tls-listening-port", &private_port().to_string()]);

@@ -9,6 +9,7 @@ mod broken;
 mod client;
 mod coturn;
 mod doctor;
+mod fakes;
 mod model;
 mod namespaces;
 mod nat;
@@ -19,6 +20,9 @@ mod pki;
 mod server;
 mod sim;
 
+use std::time::Duration;
+
+use hairpin::net::clock;
 use serde_json::Value;
 
 use server::{Ended, hairpin, run};
@@ -32,4 +36,17 @@ fn told_by(command: &mut std::process::Command, arguments: &[&str]) -> (Ended, V
     let ended = run(command.args(arguments).arg("--json"));
     let json = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
     (ended, json)
+}
+
+/// What a run with a timeout of a second or two may take altogether: more than all its steps on a
+/// machine that does other things too, and less than the harness waits for the end of a process.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs what has deadlines of its own, and sees to it that they held.
+fn in_time<T>(run: impl FnOnce() -> T) -> T {
+    let start = clock::now().instant;
+    let outcome = run();
+    let took = clock::now().instant.saturating_duration_since(start);
+    assert!(took < PATIENCE, "it ended only after {took:?}");
+    outcome
 }

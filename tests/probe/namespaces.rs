@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::coturn::Coturn;
 use crate::netns::{Namespace, serve};
-use crate::server::{ConfigFile, Settings};
-use crate::told_by;
+use crate::server::{ConfigFile, Settings, run};
+use crate::{in_time, told_by};
 
 const NAT: &str = "203.0.113.9";
 
@@ -34,6 +34,13 @@ impl World {
 
     fn coturn(&self) -> Option<Coturn> {
         Coturn::start_in(&self.server, &self.client, &["203.0.113.1", "203.0.113.2"], &[])
+    }
+
+    /// What people read.
+    fn text(&self) -> String {
+        let ended = run(self.client.hairpin().args(["nat", "--server", "203.0.113.1"]));
+        assert!(ended.status.success(), "{ended:?}");
+        ended.stdout
     }
 
     fn told(&self, more: &[&str]) -> Value {
@@ -97,6 +104,28 @@ fn masquerading_with_random_ports_is_symmetric() {
     assert_eq!(told["mapping"], "address- and port-dependent");
     assert_eq!(told["preserves_ports"], false);
     assert_eq!(told["tcp"]["mapping"], "address- and port-dependent");
+}
+
+#[test]
+fn people_read_the_classic_name_and_what_it_means() {
+    for (how, name, meaning) in [
+        (
+            "",
+            "port-restricted cone NAT",
+            "Most peers connect directly with STUN; those behind symmetric NATs will need the relay.",
+        ),
+        (
+            "fully-random",
+            "symmetric NAT",
+            "Peers behind symmetric or port-restricted NATs will need the relay.",
+        ),
+    ] {
+        let Some(world) = World::new(&masquerade(how)) else { return };
+        let Some(_coturn) = world.coturn() else { return };
+        let text = world.text();
+        let rows = format!("  type         {name}\n  for WebRTC   {meaning}\n");
+        assert!(text.contains(&rows), "{text}");
+    }
 }
 
 #[test]
@@ -204,11 +233,43 @@ fn silence_everywhere_ends_at_the_deadline() {
     let Some(world) = World::new("table ip nothing {}") else { return };
     world.nat.nft("table ip filter { chain pass { type filter hook forward priority 0; drop; } }");
     let arguments = ["nat", "--server", "203.0.113.1", "--timeout", "1s"];
-    let (ended, told) = told_by(&mut world.client.hairpin(), &arguments);
+    let (ended, told) = in_time(|| told_by(&mut world.client.hairpin(), &arguments));
     assert_eq!(ended.status.code(), Some(1));
     let line = "error: 203.0.113.1: no answer from 203.0.113.1:3478, neither over UDP nor over TCP";
     assert_eq!(ended.stderr, [line]);
     assert_eq!(told["results"][0]["type"], Value::Null, "{told:#}");
+}
+
+/// A resolver that never answers waits for ten seconds and more; these do not.
+#[test]
+fn dns_that_does_not_answer_ends_at_the_deadline() {
+    let Some(world) = World::new("table ip nothing {}") else { return };
+    world.nat.nft("table ip filter { chain pass { type filter hook forward priority 0; drop; } }");
+    let resolver = ConfigFile::new("");
+    resolver.write("resolv.conf", "nameserver 203.0.113.1\noptions timeout:30 attempts:5\n");
+    let resolver = resolver.path().with_file_name("resolv.conf");
+    // `ip netns exec` has given it mounts of its own.
+    let script = r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#;
+    let program = env!("CARGO_BIN_EXE_hairpin");
+    let command = || {
+        let mut command = world.client.command("sh");
+        command.args(["-c", script]).arg(&resolver).arg(program);
+        command
+    };
+    let arguments = ["nat", "--server", "turn.example.org", "--timeout", "1s"];
+    let ended = in_time(|| run(command().args(arguments)));
+    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(ended.stderr, ["error: turn.example.org: no answer from DNS within 1s"]);
+    let arguments = ["doctor", "turn:turn.example.org", "--timeout", "1s"];
+    let (ended, told) = in_time(|| told_by(&mut command(), &arguments));
+    assert_eq!(ended.status.code(), Some(1));
+    let resolve = &told["reports"][0]["resolve"];
+    assert_eq!(resolve["state"], "failed", "{told:#}");
+    assert_eq!(resolve["detail"], "turn.example.org: no answer from DNS within 1s");
+    assert!(
+        resolve["cause"].as_str().unwrap().contains("DNS is not reached from here"),
+        "{told:#}"
+    );
 }
 
 #[test]
@@ -237,6 +298,24 @@ fn lifetime_of_a_binding_is_found() {
     assert!(lifetime["at_least_seconds"].as_f64().unwrap() <= 7.0, "{told:#}");
     let below = lifetime["below_seconds"].as_f64().unwrap();
     assert!((6.0..20.0).contains(&below), "{told:#}");
+}
+
+/// `script` gives the program a terminal.
+#[test]
+fn terminal_is_shown_each_step_and_its_deadline() {
+    let Some(world) = World::new(&masquerade("")) else { return };
+    let Some(_coturn) = world.coturn() else { return };
+    let program = env!("CARGO_BIN_EXE_hairpin");
+    let line = format!("{program} nat --server 203.0.113.1 --lifetime 5s --timeout 2s");
+    let mut script = world.client.command("script");
+    let ended = run(script.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm"));
+    assert!(ended.status.success(), "{ended:?}");
+    // Some answers a NAT like this one lets never in. The search has three more steps around it.
+    for shown in
+        ["who may send to us, at most 2 s", "waiting until the NAT forgets, at most 11 s ["]
+    {
+        assert!(ended.stdout.contains(shown), "no {shown:?} in {}", ended.stdout);
+    }
 }
 
 #[test]

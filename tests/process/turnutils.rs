@@ -35,16 +35,12 @@ fn uclient_loses_nothing_over_relayed_tcp_and_all_descriptors_are_given_back() {
             return;
         }
         eventually("the descriptors of connections are back", || {
-            (descriptors() <= before + OWN).then_some(())
+            (descriptors() == before).then_some(())
         });
     }
     server.signal("TERM");
     assert!(server.wait().status.success());
 }
-
-/// What a thread may open for itself after the banner. Ten clients leave a hundred connections and
-/// more, if they leave any.
-const OWN: usize = 8;
 
 /// False where there is no uclient on this machine.
 fn loses_nothing(transport: &[&str]) -> bool {

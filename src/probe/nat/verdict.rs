@@ -387,3 +387,68 @@ impl Display for Fragments {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each with its name, what programs call it, and who will need the relay.
+    const KINDS: [(Kind, &str, &str, &str); 10] = [
+        (Kind::Blocked, "UDP blocked", "blocked", "only through a TURN server"),
+        (Kind::Open, "open, no NAT", "open", "Every peer that has UDP reaches this machine"),
+        (
+            Kind::Firewall,
+            "symmetric UDP firewall, no NAT",
+            "firewall",
+            "those behind symmetric NATs will need the relay",
+        ),
+        (
+            Kind::NotTranslated,
+            "no NAT; whether there is a firewall is not known",
+            "not-translated",
+            "behind a firewall, those with symmetric NATs will need the relay",
+        ),
+        (Kind::FullCone, "full cone NAT", "full-cone", "Every peer that has UDP connects directly"),
+        (
+            Kind::RestrictedCone,
+            "restricted cone NAT",
+            "restricted-cone",
+            "Nearly every peer that has UDP connects directly",
+        ),
+        (
+            Kind::PortRestrictedCone,
+            "port-restricted cone NAT",
+            "port-restricted-cone",
+            "those behind symmetric NATs will need the relay",
+        ),
+        (
+            Kind::Cone,
+            "cone NAT; how restricted is not known",
+            "cone",
+            "some of those behind symmetric NATs will need the relay",
+        ),
+        (
+            Kind::Symmetric,
+            "symmetric NAT",
+            "symmetric",
+            "Peers behind symmetric or port-restricted NATs will need the relay",
+        ),
+        (
+            Kind::SomeNat,
+            "a NAT; which kind is not known",
+            "unknown",
+            "Some peers may need the relay",
+        ),
+    ];
+
+    #[test]
+    fn each_kind_has_its_classic_name_and_a_meaning() {
+        for (kind, name, id, meaning) in KINDS {
+            assert_eq!((kind.name(), kind.id()), (name, id));
+            let said = kind.meaning();
+            assert!(said.contains(meaning), "{kind:?}: {said}");
+            let dots = said.matches('.').count();
+            assert!(said.ends_with('.') && dots == 1, "{kind:?}: one sentence: {said}");
+        }
+    }
+}
