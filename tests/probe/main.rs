@@ -19,6 +19,7 @@ mod pki;
 #[allow(dead_code, reason = "shared with another binary, which uses more of it")]
 mod server;
 mod sim;
+mod vanished;
 
 use std::time::Duration;
 

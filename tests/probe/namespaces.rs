@@ -13,15 +13,15 @@ use crate::{in_time, told_by};
 const NAT: &str = "203.0.113.9";
 
 /// The machines, and the server.
-struct World {
-    client: Namespace,
-    nat: Namespace,
-    server: Namespace,
+pub(crate) struct World {
+    pub(crate) client: Namespace,
+    pub(crate) nat: Namespace,
+    pub(crate) server: Namespace,
 }
 
 impl World {
     /// The NAT forwards, and has these rules.
-    fn new(rules: &str) -> Option<Self> {
+    pub(crate) fn new(rules: &str) -> Option<Self> {
         let (client, nat, server) = (Namespace::new()?, Namespace::new()?, Namespace::new()?);
         client.link("lan", &["10.0.0.2/24"], &nat, &["10.0.0.1/24"]);
         nat.link("wan", &[&format!("{NAT}/24")], &server, &["203.0.113.1/24", "203.0.113.2/24"]);
