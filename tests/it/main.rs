@@ -34,3 +34,5 @@ mod tcp;
 mod tcp_relay;
 mod tls;
 mod tls_abuse;
+#[path = "../common/trust.rs"]
+mod trust;

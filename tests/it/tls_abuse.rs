@@ -4,18 +4,16 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use hairpin::net::certificates::Pair;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, SignatureScheme,
-};
+use rustls::{ClientConfig, ClientConnection, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::client::{DEADLINE, binding_request};
 use super::tls::{Tls, handshake, read_to_end, shown};
+use super::trust::TrustsAnyone;
 
 /// Where none is for the host, the first one serves, and the client may think of it what it likes.
 #[tokio::test]
@@ -27,7 +25,7 @@ async fn an_unknown_host_is_shown_the_first_certificate() {
     for version in [&TLS12, &TLS13] {
         for host in ["unknown.test", "sub.turn.test", "turn.test.evil.test", "127.0.0.9"] {
             let mut config = server.config(&[version], server.trusting());
-            config.dangerous().set_certificate_verifier(Arc::new(Trusting));
+            config.dangerous().set_certificate_verifier(Arc::new(TrustsAnyone));
             let mut tls = handshake(config, host, server.tcp().await).await.unwrap();
             assert_eq!(shown(&tls), server.shown[0], "{host}");
             tls.write_all(&binding_request()).await.unwrap();
@@ -86,7 +84,7 @@ async fn early_data_is_never_taken() {
     let server = Tls::start(82, |_| {});
     let mut config = server.config(&[&TLS13], server.trusting());
     config.enable_early_data = true;
-    config.dangerous().set_certificate_verifier(Arc::new(Trusting));
+    config.dangerous().set_certificate_verifier(Arc::new(TrustsAnyone));
     let config = Arc::new(config);
     // With the server's own tickets nothing early can be said.
     for _ in 0..2 {
@@ -97,7 +95,7 @@ async fn early_data_is_never_taken() {
     let config = Arc::new({
         let mut config = server.config(&[&TLS13], server.trusting());
         config.enable_early_data = true;
-        config.dangerous().set_certificate_verifier(Arc::new(Trusting));
+        config.dangerous().set_certificate_verifier(Arc::new(TrustsAnyone));
         config
     });
     visit_a_server_with_early_data(&config).await;
@@ -174,43 +172,4 @@ async fn visit_a_server_with_early_data(client: &Arc<ClientConfig>) {
     let mut heard = Vec::new();
     timeout(DEADLINE, tls.read_to_end(&mut heard)).await.unwrap().unwrap();
     serving.await.unwrap();
-}
-
-/// Takes any certificate for any host: the tests look at it themselves.
-#[derive(Debug)]
-struct Trusting;
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519]
-    }
 }

@@ -24,4 +24,6 @@ mod snippets;
 mod stream;
 mod streams;
 mod tls;
+#[path = "../common/trust.rs"]
+mod trust;
 mod turnutils;
