@@ -444,7 +444,7 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeSet, HashSet};
 
     use super::super::quota::{self, Quotas};
     use super::*;
@@ -507,6 +507,9 @@ mod tests {
         assert!(quotas.take("alice").is_ok());
         assert!(pool.claim(token, "alice", over).is_none());
         assert_eq!(pool.counts().reserved, 0);
+        assert!(RESERVATION_HOLD >= Duration::from_secs(30), "RFC 8656 §7.2");
+        let both = [(); 2].map(|()| pool.take(Parity::Any, over).unwrap().address().port());
+        assert_ne!(both[0], both[1]);
     }
 
     #[test]
@@ -668,5 +671,9 @@ mod tests {
         assert!((175..325).contains(&rising), "{rising} of 499 rise");
         let near = ports.windows(2).filter(|pair| (pair[0] - pair[1]).abs() < 16).count();
         assert!(near < 20, "{near} of 499 are neighbours");
+        // Nor do they come in equal steps, whatever their size.
+        let steps: HashSet<i32> =
+            ports.windows(2).map(|pair| (pair[1] - pair[0]).rem_euclid(16_384)).collect();
+        assert!(steps.len() > 450, "{} of 499 steps differ", steps.len());
     }
 }

@@ -49,9 +49,11 @@ async fn assert_baseline(server: &TestServer) {
 async fn allocation_that_is_not_refreshed_is_gone() {
     let server = start(1, |config| config.turn.limits.default_lifetime = LAB);
     let mut client = Client::new(server.turn());
+    let begin = Instant::now();
     let response = client.allocate_with(&[]).await;
     assert_eq!((response.code(), response.lifetime()), (200, 1));
     let probe = connected(client.relayed());
+    assert_eq!(client.bind(0x4000, probe.local_addr().unwrap()).await, 200);
     timeout(DEADLINE, async {
         // Traffic does not keep it alive.
         while !is_refused(&probe) {
@@ -60,10 +62,39 @@ async fn allocation_that_is_not_refreshed_is_gone() {
     })
     .await
     .expect("the relay port closes");
+    assert!(begin.elapsed() >= LAB, "not earlier than promised");
     assert_eq!(client.permit(probe.local_addr().unwrap()).await, 437);
+    // It was heard while it lasted.
+    let heard = client.take_waiting();
+    let anybody = Received::Channel(0x4000, b"anybody?".to_vec());
+    assert!(!heard.is_empty() && heard.iter().all(|heard| *heard == anybody), "{heard:?}");
     assert_eq!(client.refresh(600).await, 437);
     assert_baseline(&server).await;
     assert_eq!(client.allocate().await, 200);
+}
+
+/// RFC 8656 §8: a client that has vanished does not cost its user anything for longer.
+#[tokio::test]
+async fn quota_comes_back_when_an_allocation_expires() {
+    let server = start(7, |config| {
+        config.net.allocations_per_user = 1;
+        config.turn.limits.default_lifetime = LAB;
+    });
+    let begin = Instant::now();
+    let mut vanished = Client::new(server.turn());
+    assert_eq!(vanished.allocate().await, 200);
+    let mut next = Client::new(server.turn());
+    assert_eq!(next.allocate().await, 486);
+    let allocated = timeout(DEADLINE, async {
+        loop {
+            match next.allocate().await {
+                486 => sleep(PAUSE).await,
+                code => return code,
+            }
+        }
+    });
+    assert_eq!(allocated.await.expect("it expires"), 200);
+    assert!(begin.elapsed() >= LAB);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use super::client::{Client, DEADLINE, binding_request};
-use super::common::TestServer;
+use super::common::{TestServer, scrape};
 use super::relay::loopback;
 use super::tls::{Tls, handshake, read_to_end};
 
@@ -172,14 +172,38 @@ async fn an_oversized_record_ends_the_session() {
     let config = server.config(&[&TLS13], server.trusting());
     let tls = handshake(config, "localhost", server.tcp().await).await.unwrap();
     let (mut tcp, _) = tls.into_inner();
-    // 2^14 + 256 is what a record may hold (RFC 8446 §5.2).
-    let mut record = vec![23, 3, 3, 0x41, 0x01];
-    record.resize(5 + 0x4101, 0);
-    tcp.write_all(&record).await.unwrap();
+    // 2^14 + 2048 is what a record of TLS 1.2 may hold (RFC 5246 §6.2.3), and one of 1.3 holds
+    // less. The header says enough: what it announces is not waited for.
+    tcp.write_all(&[23, 3, 3, 0x48, 0x01]).await.unwrap();
     let answer = read_to_end(&mut tcp).await;
     // Tickets may come first; behind them an encrypted alert, and the end.
     assert!(answer.len() < 2_000, "{}", answer.len());
     assert_eq!(server.server.connections("tls").await, 0.0);
+    assert_eq!(server.server.refused("deadline").await, 0.0, "it was not time that ended it");
+}
+
+/// Pieces of a message that never ends are no sign of life: neither the allocation nor the connection
+/// outlives its time for them.
+#[tokio::test]
+async fn an_unfinished_message_keeps_neither_allocation_nor_connection() {
+    let server = TestServer::start(|config| {
+        config.turn.limits.default_lifetime = Duration::from_secs(1);
+        config.net.unauthenticated_idle = Duration::from_secs(1);
+    });
+    let mut client = Client::tcp(server.turn()).await;
+    assert_eq!(client.allocate().await, 200);
+    let (mut stream, _) = client.into_stream();
+    stream.write_all(&[&[0x40, 0, 0xFF, 0xFF][..], &[0; 60_000]].concat()).await.unwrap();
+    let trickle = async {
+        while stream.write_all(&[0]).await.is_ok() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(DEADLINE, trickle).await.expect("it is closed");
+    assert_eq!(server.connections("tcp").await, 0.0);
+    let metrics = scrape(server.http()).await;
+    assert_eq!(metrics.get(r#"hairpin_allocations{transport="tcp"}"#), 0.0);
+    assert_eq!(metrics.get(r#"hairpin_relay_ports{state="used"}"#), 0.0);
 }
 
 /// What may be kept for a stranger is little, because there may be many of them.

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::FileExt;
 
-use hairpin::stun::ChannelNumber;
+use hairpin::stun::attribute::XorPeerAddress;
+use hairpin::stun::{ChannelNumber, Method};
 use serde_json::Value;
 
 use crate::client::Client;
@@ -77,6 +78,36 @@ fn so_many_scrapes_take_no_memory_and_no_descriptors() {
     eventually("descriptors are given back", || {
         (server.descriptors() <= descriptors).then_some(())
     });
+    server.stop();
+}
+
+/// RFC 8656 §10.2: what is refused leaves nothing behind.
+#[cfg(target_os = "linux")]
+#[test]
+fn permissions_beyond_what_an_allocation_may_have_take_no_memory() {
+    const PEERS_EACH: u32 = 2_000;
+    /// 127.1.0.0 and what follows are a million hosts of this machine.
+    const FIRST: u32 = 0x7F01_0000;
+    let server = Server::start(&Settings::default());
+    let client = Client::allocate(server.turn, "alice", "wonderland").unwrap();
+    let permitted = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.permit(permitted.local_addr().unwrap()).unwrap();
+    let refused = |requests: std::ops::Range<u32>| {
+        for request in requests {
+            let peers = (0..PEERS_EACH).map(|at| Ipv4Addr::from(FIRST + request * PEERS_EACH + at));
+            let permission = client.request(Method::CreatePermission, |builder| {
+                peers.fold(builder, |it, peer| it.put(&XorPeerAddress((peer, 9).into())))
+            });
+            assert_eq!(permission, Err(508));
+        }
+    };
+    refused(0..50);
+    let memory = server.resident();
+    refused(50..500);
+    let growth = server.resident().saturating_sub(memory);
+    assert!(growth <= 1024, "{growth} KiB more for a million peers");
+    permitted.send_to(b"still permitted", client.relayed).unwrap();
+    assert!(client.receive().ends_with(b"still permitted\0"));
     server.stop();
 }
 
