@@ -47,6 +47,7 @@ impl AttributeType {
     pub const PRIORITY: Self = Self(0x0024);
     pub const USE_CANDIDATE: Self = Self(0x0025);
     pub const PADDING: Self = Self(0x0026);
+    pub const RESPONSE_PORT: Self = Self(0x0027);
     pub const CONNECTION_ID: Self = Self(0x002A);
     pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
     pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);

@@ -187,13 +187,8 @@ async fn handshake_survives_fragments_repetitions_and_disorder() {
     }
 }
 
-#[tokio::test]
-async fn lost_flights_are_sent_again() {
-    let server = start(8, |_| {});
-    let mut client = hello(&server).await;
-    client.greet().await;
-    assert_eq!(client.answer().await[13], 2, "a ServerHello, which is lost");
-    // By the server, as the client says nothing.
+/// Sends what ends a handshake, and returns it.
+async fn end_handshake(client: &mut Dtls) -> Vec<Vec<u8>> {
     let mut last = Vec::new();
     // The client may become impatient at the same time, and repeat its ClientHello.
     while last.first().is_none_or(|datagram: &Vec<u8>| datagram[13] != 16) {
@@ -201,6 +196,49 @@ async fn lost_flights_are_sent_again() {
         last = client.step_with(&flight);
     }
     client.send_datagrams(&last).await;
+    last
+}
+
+/// Each repetition of the client's Finished asks for ours again (RFC 6347 §4.2.4), and could ask for
+/// as much as an attacker likes.
+#[tokio::test]
+async fn a_thousand_repetitions_of_a_flight_are_answered_eight_times() {
+    let server = start(27, |_| {});
+    let mut client = hello(&server).await;
+    client.greet().await;
+    let last = end_handshake(&mut client).await;
+    let mut strays = server.dropped("dtls_stray").await;
+    for _ in 0..20 {
+        for _ in 0..50 {
+            client.send_datagrams(&last).await;
+        }
+        strays += 50.0;
+        server.until_dropped("dtls_stray", strays).await;
+    }
+    // What was counted last was answered before, if at all.
+    let mut flights = Vec::new();
+    while let Some(datagram) = client.datagram(Instant::now() + Duration::from_millis(200)).await {
+        flights.push(datagram);
+    }
+    let repeated = flights.iter().filter(|datagram| datagram[0] == 20).count();
+    assert_eq!(repeated, 1 + 8, "a ChangeCipherSpec begins each");
+    for flight in flights {
+        client.step_with(&flight);
+    }
+    assert!(client.is_connected());
+    let mut client = Client::within(client);
+    assert_eq!(client.allocate().await, 200);
+    assert_eq!(server.connections("dtls").await, 1.0);
+}
+
+#[tokio::test]
+async fn lost_flights_are_sent_again() {
+    let server = start(8, |_| {});
+    let mut client = hello(&server).await;
+    client.greet().await;
+    assert_eq!(client.answer().await[13], 2, "a ServerHello, which is lost");
+    // By the server, as the client says nothing.
+    end_handshake(&mut client).await;
     // A ChangeCipherSpec, and Finished: lost.
     while client.answer().await[0] != 20 {}
     // By the client, whose repetition the server repeats.

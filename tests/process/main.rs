@@ -15,6 +15,7 @@ mod hostile;
 mod logs;
 mod memory;
 mod origins;
+mod permission;
 mod proxy;
 mod scan;
 mod server;

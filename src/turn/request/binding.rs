@@ -9,7 +9,7 @@ use crate::stun::attribute::{
     AttributeType, ChangeRequest, MappedAddress, OtherAddress, Padding, ResponseOrigin,
     XorMappedAddress,
 };
-use crate::stun::{Builder, Message};
+use crate::stun::{Builder, Code, Message};
 use crate::turn::allocation::{FiveTuple, Transport};
 use crate::turn::server::Server;
 
@@ -67,6 +67,10 @@ impl Server {
         let other = discovery.and_then(|four| four.origin(from.server, both));
         // Nobody can be answered over a stream from an address that it is not open to.
         let may_change = other.is_some() && from.transport == Transport::Udp;
+        let has = |kind| message.has(kind);
+        if other.is_some() && has(AttributeType::PADDING) && has(AttributeType::RESPONSE_PORT) {
+            return Err(Reject::Code(Code::BadRequest));
+        }
         refuse_unknown(message, |kind| match kind {
             AttributeType::CHANGE_REQUEST => may_change,
             AttributeType::PADDING => other.is_some(),
