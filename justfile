@@ -13,8 +13,12 @@ lint:
 dev:
     cargo run --release -- serve --dev
 
-compare:
-    cargo bench --bench compare
+# Beside Debian's coturn, and another one in COTURN_BINARY: on a machine that does nothing else.
+compare *LINES:
+    command -v turnserver >/dev/null || apt-get install -y coturn
+    cargo bench --bench compare -- {{LINES}}
+
+signaling:
     cargo bench --bench signaling
 
 instructions *OPTIONS:
