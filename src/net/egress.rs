@@ -18,8 +18,8 @@ const RUN_BYTES: usize = 65_507;
 
 /// Datagrams on their way out. `K` names a socket until [`Egress::flush`] asks for it.
 ///
-/// Payloads are not copied: they are ranges of the batch just received. So flush before receiving
-/// again, which also bounds what waits here. Its memory is kept from flush to flush.
+/// Payloads are not copied: they are ranges of the batch that is being received. So flush before it
+/// is cleared for the next, which also bounds what waits here. Its memory is kept from flush to flush.
 pub struct Egress<K> {
     runs: Vec<Run<K>>,
     segments: Vec<Segment>,

@@ -127,7 +127,7 @@ type Outbox = Egress<SocketKey>;
 /// All of a shard but its receive buffers.
 pub(super) struct Work {
     pub(super) server: Server,
-    /// Knows of listeners, once they serve, and of relay sockets.
+    /// Knows of listeners and of relay sockets.
     pub(super) watcher: Watcher,
     listeners: Vec<Listener>,
     pub(super) legs: SecondaryMap<AllocationId, Leg>,
