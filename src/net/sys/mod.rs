@@ -115,9 +115,8 @@ const LISTENER_SEND_BUFFER: usize = 4 << 20;
 /// A non-blocking UDP socket, not yet bound. IPv6 sockets leave IPv4 alone, so that `0.0.0.0` and
 /// `[::]` can be bound side by side.
 fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
-    let socket =
-        socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
+    let kind = Type::DGRAM.nonblocking();
+    let socket = socket2::Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
