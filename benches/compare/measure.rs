@@ -156,6 +156,8 @@ pub fn cpu_per_allocation(line: &Line, scene: &Scene, contender: &Contender) -> 
         let fleet = line.fleet(&scene, &server, allocations);
         let used = server.usage().cpu.saturating_sub(before);
         drop(fleet);
+        // What it deletes must not be done while the next contender is measured.
+        server.wait_until_it_rests();
         (used.as_nanos() as f64 / f64::from(allocations)).into()
     }))
 }

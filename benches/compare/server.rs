@@ -258,6 +258,20 @@ impl Server {
         Login { user: USER.to_owned(), password: PASSWORD.to_owned() }
     }
 
+    /// Until it has done nothing for a moment; one that never rests is not waited for long.
+    pub fn wait_until_it_rests(&self) {
+        let mut before = self.usage().cpu;
+        for _ in 0..100 {
+            std::thread::sleep(Duration::from_millis(50));
+            let now = self.usage().cpu;
+            // coturn looks at its timers meanwhile.
+            if now.saturating_sub(before) < Duration::from_millis(1) {
+                return;
+            }
+            before = now;
+        }
+    }
+
     fn wait_until_it_answers(&mut self) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(("127.0.0.1", self.port)).unwrap();
