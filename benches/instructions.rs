@@ -248,7 +248,7 @@ impl Core {
         let relayed = RelayedAddress((LOCAL, relay_port).into());
         let allocated =
             Allocated { relayed, also: None, reservation: None, meter: None, tally: None };
-        self.server.allocated(pending, Ok(allocated), self.now, &mut self.reply).unwrap()
+        self.server.allocated(&pending, Ok(allocated), self.now, &mut self.reply).unwrap()
     }
 
     /// Tells whether the answer is a success response.

@@ -307,7 +307,7 @@ impl Core {
         let allocated =
             Allocated { relayed, also: None, meter: None, reservation: None, tally: None };
         let now = clock::now();
-        core.id = core.server.allocated(pending, Ok(allocated), now, &mut Vec::new()).unwrap();
+        core.id = core.server.allocated(&pending, Ok(allocated), now, &mut Vec::new()).unwrap();
         let peer = XorPeerAddress(core.unbound_peer);
         let permit = login.request(Method::CreatePermission, |builder| builder.put(&peer));
         let peer = XorPeerAddress(core.bound_peer);

@@ -45,6 +45,12 @@ impl<K: Copy + Eq> Egress<K> {
         self.runs.is_empty()
     }
 
+    /// Whether something is to leave from `socket`.
+    #[must_use]
+    pub fn leaves_from(&self, socket: K) -> bool {
+        self.runs.iter().any(|run| run.route.socket == socket)
+    }
+
     /// Adds a datagram: `header`, which is copied, `payload`, a range of what [`Egress::flush`]
     /// is given, and `padding` zeros, at most 3.
     pub fn push(&mut self, route: Route<K>, header: &[u8], payload: Range<usize>, padding: usize) {

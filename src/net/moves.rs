@@ -300,7 +300,7 @@ impl Work {
     ) {
         self.reply.clear();
         let unpacked = luggage.and_then(|Luggage { moved, relay, quota, client, stub }| {
-            let relay = relay.attach(&self.watcher).map_err(|error| {
+            let relay = relay.attach().map_err(|error| {
                 warn!(%error, "a relay socket was lost on its way from another shard");
                 Refused::Gone
             })?;
@@ -320,7 +320,11 @@ impl Work {
             };
             let stub = Some(stub).filter(|&(shard, _)| shard != own);
             let moving = Some(Box::new(Moving { next: Some(path), stub }));
-            self.add_leg(id, Leg { relay, client, quota, moving });
+            if let Err(error) = self.add_leg(id, Leg { relay, client, quota, moving }) {
+                warn!(%error, "a relay socket was lost on its way from another shard");
+                self.server.socket_lost(id, now);
+                self.reply.clear();
+            }
         }
         self.handle_events(&[]);
         self.reply_to(path);

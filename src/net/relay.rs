@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::ports::{Parity, PortLease, PortPool, Reservation};
 use super::quota::{QuotaLease, Quotas};
-use super::sys::{self, Options, Socket, Watcher};
+use super::sys::{self, Options, Socket};
 use crate::stun::AddressFamily;
 use crate::turn::{AllocateError, PendingAllocation, PortWish};
 
@@ -18,15 +18,11 @@ use crate::turn::{AllocateError, PendingAllocation, PortWish};
 const OPTIONS: Options =
     Options { reuse_port: false, packet_info: false, icmp: true, traffic_class: true };
 
-/// What the watcher calls a relay socket whose allocation has no name yet. No listener has that
-/// index.
-const NOBODY: u64 = u32::MAX as u64;
-
 /// Ports to try when other programs hold some of the range.
 const BIND_ATTEMPTS: usize = 16;
 
-/// A bound relay socket. The fields drop in this order: the port must be free again before the
-/// pool hands it out.
+/// A bound relay socket, to be watched once its allocation has a name. The fields drop in this order:
+/// the port must be free again before the pool hands it out.
 #[derive(Debug)]
 pub(super) struct RelaySocket {
     pub(super) socket: Socket,
@@ -54,11 +50,10 @@ impl RelaySocket {
 }
 
 impl Detached {
-    /// Into this shard's runtime, and to be watched there.
-    pub(super) fn attach(self, watcher: &Watcher) -> io::Result<RelaySocket> {
+    /// Into this shard's runtime.
+    pub(super) fn attach(self) -> io::Result<RelaySocket> {
         let Self { socket, address, port } = self;
         let socket = Socket::attach(socket)?;
-        watcher.add(&socket, NOBODY)?;
         Ok(RelaySocket { socket, address, _port: port })
     }
 }
@@ -125,11 +120,10 @@ impl From<Failure> for AllocateError {
     }
 }
 
-/// Obtains what `pending` asks for, for `shard`, to be watched there.
+/// Obtains what `pending` asks for, for `shard`.
 pub(super) fn obtain(
     pools: &[Arc<PortPool>],
     quotas: &Arc<Quotas>,
-    watcher: &Watcher,
     pending: &PendingAllocation,
     shard: usize,
     now: Instant,
@@ -140,19 +134,19 @@ pub(super) fn obtain(
     if let PortWish::Reserved(token) = pending.port() {
         let claimed = pools.iter().find_map(|pool| pool.claim(token, account, now));
         let (port, quota) = claimed.ok_or(AllocateError::NoCapacity)?;
-        let relay = RelaySocket::bind(port, watcher, shard).map_err(|(error, _)| error)?;
+        let relay = RelaySocket::bind(port, shard).map_err(|(error, _)| error)?;
         return Ok(Obtained { relay, quota, also: None, reservation: None });
     }
     if pending.port() == PortWish::Pair {
         let (quota, next_quota) = (quotas.take(account)?, quotas.take(account)?);
-        let (relay, next) = bind_pair(pools, watcher, pending.family(), shard, now)?;
+        let (relay, next) = bind_pair(pools, pending.family(), shard, now)?;
         let reservation = Some(next.pool().reserve(next, next_quota, now));
         return Ok(Obtained { relay, quota, also: None, reservation });
     }
     let parity = if pending.port() == PortWish::Even { Parity::Even } else { Parity::Any };
     let one = |family| -> Result<(RelaySocket, QuotaLease), Failure> {
         let quota = quotas.take(account)?;
-        Ok((bind(pools, watcher, family, parity, shard, now)?, quota))
+        Ok((bind(pools, family, parity, shard, now)?, quota))
     };
     let first = one(pending.family());
     let second = pending.additional_family().and_then(|family| one(family).ok());
@@ -193,13 +187,11 @@ fn spread<T>(
 /// Binds a socket to a random port, of this parity, of a pool for this family.
 fn bind(
     pools: &[Arc<PortPool>],
-    watcher: &Watcher,
     family: AddressFamily,
     parity: Parity,
     shard: usize,
     now: Instant,
 ) -> io::Result<RelaySocket> {
-    let open = |address| open(address, watcher);
     let (socket, port) = take_port(pools, family, parity, now, open)?;
     port.hold(shard);
     Ok(RelaySocket { socket, address: port.advertised(), _port: port })
@@ -238,17 +230,15 @@ fn take_port_of<S>(
 /// Binds a socket to an even port, and finds the next one of the same address free as well.
 fn bind_pair(
     pools: &[Arc<PortPool>],
-    watcher: &Watcher,
     family: AddressFamily,
     shard: usize,
     now: Instant,
 ) -> io::Result<(RelaySocket, PortLease)> {
-    spread(pools, family, Parity::Even, now, |pool| bind_pair_of(pool, watcher, shard, now))
+    spread(pools, family, Parity::Even, now, |pool| bind_pair_of(pool, shard, now))
 }
 
 fn bind_pair_of(
     pool: &Arc<PortPool>,
-    watcher: &Watcher,
     shard: usize,
     now: Instant,
 ) -> io::Result<(RelaySocket, PortLease)> {
@@ -256,7 +246,7 @@ fn bind_pair_of(
     for _ in 0..BIND_ATTEMPTS {
         let [even, odd] = pool.take_pair(now).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let bound = match sys::probe(odd.address()) {
-            Ok(()) => RelaySocket::bind(even, watcher, shard),
+            Ok(()) => RelaySocket::bind(even, shard),
             Err(error) => Err((error, even)),
         };
         match bound {
@@ -270,21 +260,14 @@ fn bind_pair_of(
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-/// A socket bound to `address`, and watched.
-fn open(address: SocketAddr, watcher: &Watcher) -> io::Result<Socket> {
-    let socket = Socket::bind(address, OPTIONS)?;
-    watcher.add(&socket, NOBODY)?;
-    Ok(socket)
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    Socket::bind(address, OPTIONS)
 }
 
 impl RelaySocket {
     /// Binds the socket of `shard` to `port`, or gives it back.
-    fn bind(
-        port: PortLease,
-        watcher: &Watcher,
-        shard: usize,
-    ) -> Result<Self, (io::Error, PortLease)> {
-        match open(port.address(), watcher) {
+    fn bind(port: PortLease, shard: usize) -> Result<Self, (io::Error, PortLease)> {
+        match open(port.address()) {
             Ok(socket) => {
                 port.hold(shard);
                 let address = port.advertised();

@@ -114,6 +114,9 @@ impl Shard {
             Err(error) => {
                 work.watcher.remove(open);
                 error!(%error, socket = ?key, "a socket failed and is read no more");
+                if let SocketKey::Relay(id) = key {
+                    work.server.socket_lost(id, now);
+                }
             }
         }
         if let SocketKey::Relay(id) = key {

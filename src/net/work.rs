@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use slotmap::{Key, KeyData, SecondaryMap, SlotMap};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::dtls::{SessionId, Sessions, Settings};
 use super::egress::{Egress, Route};
@@ -30,8 +30,8 @@ use super::tcp_relay::{Rendezvous, TcpLegs, Waiting};
 use super::udp::{Listener, Listeners};
 use crate::stun::attribute::Icmp;
 use crate::turn::{
-    Allocated, AllocationId, DropReason, Event, FiveTuple, Now, PeerAddress, PeerTransport,
-    PendingAllocation, RelayedAddress, Server, Transport, Verdict,
+    AllocateError, Allocated, AllocationId, DropReason, Event, FiveTuple, Now, PeerAddress,
+    PeerTransport, PendingAllocation, RelayedAddress, Server, Transport, Verdict,
 };
 
 /// What all shards of the process share: control plane only.
@@ -367,15 +367,14 @@ impl Work {
             return self.bind_tcp(pending, control, now);
         }
         let Shared { pools, quotas, .. } = &self.shared;
-        let (watcher, own) = (&self.watcher, self.post.own());
-        let obtained = relay::obtain(pools, quotas, watcher, &pending, own, now.instant);
+        let obtained = relay::obtain(pools, quotas, &pending, self.post.own(), now.instant);
         let Obtained { relay, quota, also, reservation } = match obtained {
             Ok(obtained) => obtained,
             Err(failure) => {
                 if let Failure::Socket(error) = &failure {
                     self.warn_of_bind(error, now.instant);
                 }
-                self.server.allocated(pending, Err(failure.into()), now, &mut self.reply);
+                self.server.allocated(&pending, Err(failure.into()), now, &mut self.reply);
                 return;
             }
         };
@@ -386,25 +385,30 @@ impl Work {
             reservation: reservation.as_ref().map(Reservation::token),
             tally: None,
         };
-        let id = self.server.allocated(pending, Ok(allocated), now, &mut self.reply);
+        let id = self.server.allocated(&pending, Ok(allocated), now, &mut self.reply);
         let Some(id) = id else { return };
-        if let Some(reservation) = reservation {
-            reservation.keep();
-        }
         let other = self.server.other_family(id).zip(also);
         let also = other.map(|(id, (relay, quota))| (id, relay, quota));
         for (id, relay, quota) in [Some((id, relay, quota)), also].into_iter().flatten() {
-            self.add_leg(id, Leg { relay, client, quota, moving: None });
+            if let Err(error) = self.add_leg(id, Leg { relay, client, quota, moving: None }) {
+                self.warn_of_bind(&error, now.instant);
+                self.server.socket_lost(id, now);
+                self.reply.clear();
+                let refused = Err(AllocateError::NoCapacity);
+                self.server.allocated(&pending, refused, now, &mut self.reply);
+                return;
+            }
+        }
+        if let Some(reservation) = reservation {
+            reservation.keep();
         }
     }
 
-    /// From now on the allocation is heard.
-    pub(super) fn add_leg(&mut self, id: AllocationId, leg: Leg) {
-        if let Err(error) = self.watcher.rename(&leg.relay.socket, SocketKey::Relay(id).token()) {
-            // It is watched already, so the kernel needs nothing more for it.
-            error!(%error, "a relay socket is not read");
-        }
+    /// From now on the allocation is heard, unless the kernel watches no more sockets.
+    pub(super) fn add_leg(&mut self, id: AllocationId, leg: Leg) -> io::Result<()> {
+        self.watcher.add(&leg.relay.socket, SocketKey::Relay(id).token())?;
         self.legs.insert(id, leg);
+        Ok(())
     }
 
     /// An operator must look, but one line for each refused client, or even for each shard, would
@@ -456,7 +460,9 @@ impl Work {
             journal::record(&event, relayed);
             match event {
                 Event::Closed { id, .. } => {
-                    self.flush(bytes);
+                    if self.egress.leaves_from(SocketKey::Relay(id)) {
+                        self.flush(bytes);
+                    }
                     self.end_stub(id);
                     self.legs.remove(id);
                     self.tcp_legs.remove(id);

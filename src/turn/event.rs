@@ -17,6 +17,8 @@ labelled! {
         Deleted = "deleted",
         /// No Refresh came in time.
         Expired = "expired",
+        /// The system has taken its socket.
+        SocketLost = "socket_lost",
         /// The server is stopping.
         Shutdown = "shutdown",
     }

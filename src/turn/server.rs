@@ -216,6 +216,12 @@ impl Server {
         self.config.limits.unbound_lifetime
     }
 
+    /// Ends an allocation whose socket the driver has lost: its client learns of it with its next
+    /// request, and can ask for another.
+    pub fn socket_lost(&mut self, id: AllocationId, now: Now) {
+        self.allocations.halves(id).for_each(|half| self.close(half, CloseReason::SocketLost, now));
+    }
+
     /// Ends all allocations, for a server that stops.
     pub fn shutdown(&mut self, now: Now) {
         while let Some((_, id)) = self.allocations.next_deadline() {

@@ -176,6 +176,21 @@ fn refresh_does_not_refresh_permissions_or_channels() {
 }
 
 /// The timers are due exactly when something ends.
+/// The driver cannot hear peers there any more, and the client should learn of it.
+#[test]
+fn an_allocation_that_lost_its_socket_is_over_and_the_next_request_is_437() {
+    let (mut world, mut client, relay) = allocated();
+    let id = world.server.relayed_at(relay).unwrap();
+    world.server.socket_lost(id, world.now);
+    assert_eq!((world.server.allocations(), world.server.relayed_at(relay)), (0, None));
+    assert_eq!(client.refresh(&mut world, 600).code(), 437);
+    let closed = world.events.iter().any(|event| {
+        matches!(event, Event::Closed { id: lost, reason: CloseReason::SocketLost, .. } if *lost == id)
+    });
+    assert!(closed, "{:?}", world.events);
+    client.allocate(&mut world);
+}
+
 #[test]
 fn next_timeout_is_the_earliest_expiry() {
     let mut world = World::new();

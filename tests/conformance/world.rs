@@ -259,7 +259,7 @@ impl World {
                 assert_eq!(pending.client(), from);
                 let result = self.bind(&pending);
                 let bound = result.as_ref().map(|own| (own.relayed.0, own.also)).ok();
-                let id = self.server.allocated(pending, result, self.now, &mut reply);
+                let id = self.server.allocated(&pending, result, self.now, &mut reply);
                 assert_eq!(id.is_some(), bound.is_some());
                 if let (Some(id), Some((relayed, also))) = (id, bound) {
                     self.relays.insert(relayed, Relay { id, user: user.clone(), client: from });
@@ -297,7 +297,7 @@ impl World {
             let bound = self.bind(&allocation);
             let relayed = bound.as_ref().map(|allocated| allocated.relayed.0).unwrap();
             let mut reply = Vec::new();
-            let id = self.server.allocated(allocation, bound, self.now, &mut reply);
+            let id = self.server.allocated(&allocation, bound, self.now, &mut reply);
             if let Some(id) = id {
                 self.relays.insert(relayed, Relay { id, user, client: from });
             }

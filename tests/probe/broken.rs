@@ -523,7 +523,7 @@ fn with_clock_ahead(secs: u64) -> SocketAddr {
                     reservation: None,
                     tally: None,
                 };
-                let _ = core.allocated(pending, Ok(allocated), now, &mut reply);
+                let _ = core.allocated(&pending, Ok(allocated), now, &mut reply);
             }
             socket.send_to(&reply, client).unwrap();
         }

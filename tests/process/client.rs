@@ -86,6 +86,15 @@ impl Client {
         Ok(response)
     }
 
+    /// The bytes of an authenticated request.
+    pub fn bytes_of(
+        &self,
+        method: Method,
+        attributes: impl FnOnce(Builder<'_>) -> Builder<'_>,
+    ) -> Vec<u8> {
+        self.login.request(method, attributes)
+    }
+
     /// The next datagram that arrives.
     pub fn receive(&self) -> Vec<u8> {
         receive(&self.socket).0

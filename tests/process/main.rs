@@ -7,6 +7,7 @@
 mod bench;
 mod cli;
 mod client;
+mod closing;
 mod deploy;
 mod descriptors;
 mod drain;

@@ -307,7 +307,7 @@ impl Sim {
             Err((error, _)) => Err(*error),
         };
         let mut reply = Vec::new();
-        let id = self.server.allocated(pending, result, self.now(), &mut reply);
+        let id = self.server.allocated(&pending, result, self.now(), &mut reply);
         if let Ok(taken) = taken {
             let other = id.and_then(|id| self.server.other_family(id));
             let ids: Vec<_> = id.into_iter().chain(other).collect();

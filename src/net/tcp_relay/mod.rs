@@ -116,7 +116,7 @@ impl Work {
         let mut leg = match self.listen(&pending, control, now) {
             Ok(leg) => leg,
             Err(error) => {
-                self.server.allocated(pending, Err(error), now, &mut self.reply);
+                self.server.allocated(&pending, Err(error), now, &mut self.reply);
                 return;
             }
         };
@@ -127,7 +127,7 @@ impl Work {
             meter: leg.quota.meter(),
             tally: Some(Arc::clone(&leg.tally) as Arc<dyn Tally>),
         };
-        let id = self.server.allocated(pending, Ok(allocated), now, &mut self.reply);
+        let id = self.server.allocated(&pending, Ok(allocated), now, &mut self.reply);
         let (Some(id), Some(me)) = (id, self.me.upgrade()) else { return };
         leg.accepting = Some(spawn(accept(me, id)));
         self.tcp_legs.insert(id, leg);

@@ -272,13 +272,13 @@ impl Server {
     /// socket back.
     pub fn allocated(
         &mut self,
-        pending: PendingAllocation,
+        pending: &PendingAllocation,
         result: Result<Allocated, AllocateError>,
         now: Now,
         reply: &mut Vec<u8>,
     ) -> Option<AllocationId> {
         let PendingAllocation { from, user, transaction_id, has_fingerprint, lifetime, .. } =
-            &pending;
+            pending;
         let (from, transaction_id) = (*from, *transaction_id);
         let answer = Answer {
             method: crate::stun::Method::Allocate,

@@ -44,11 +44,6 @@ impl Watcher {
         self.control(libc::EPOLL_CTL_ADD, socket, token)
     }
 
-    /// Calls a socket that is watched `token` from now on; what has arrived is told once more.
-    pub fn rename(&self, socket: &Socket, token: u64) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_MOD, socket, token)
-    }
-
     /// Watches `socket` no longer.
     pub fn remove(&self, socket: &Socket) {
         // It fails only where the socket is not watched.

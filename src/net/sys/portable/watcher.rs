@@ -51,11 +51,6 @@ impl Watcher {
         Ok(())
     }
 
-    /// Calls a socket that is watched `token` from now on; what has arrived is told once more.
-    pub fn rename(&self, socket: &Socket, token: u64) -> io::Result<()> {
-        self.add(socket, token)
-    }
-
     /// Watches `socket` no longer.
     pub fn remove(&self, socket: &Socket) {
         socket.bell.take();
