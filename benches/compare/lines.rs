@@ -266,7 +266,7 @@ fn limits() -> Vec<Line> {
 fn allocations() -> Vec<Line> {
     vec![
         Line {
-            rounds: 5,
+            rounds: 15,
             prepare: cpu_per_allocation,
             ..cpu("allocate", "CPU per Allocate and ChannelBind", Goal::AtMost(0.2), BURSTS)
         },
