@@ -113,6 +113,10 @@ async fn forged_errors_are_told_for_permitted_peers_only_and_close_nothing() {
     let (peer, stranger) = (Peer::at(loopback(48, 4)), Peer::at(loopback(48, 5)));
     assert_eq!(client.bind(0x4000, peer.address()).await, 200);
 
+    // Before anything was sent there can be no error, and none is heard.
+    forger.forge([3, 1], 0, client.relayed(), peer.address());
+    client.send_channel(0x4000, b"first").await;
+    assert_eq!(peer.recv().await.1, b"first");
     forger.forge([3, 1], 0, client.relayed(), stranger.address());
     server.until_dropped("no_permission", 1.0).await;
     forger.forge([12, 0], 0, client.relayed(), peer.address());

@@ -46,8 +46,12 @@ pub const SETS_DONT_FRAGMENT: bool = true;
 #[derive(Debug)]
 pub struct Socket {
     socket: UdpSocket,
-    /// Whether what it sends has the DF bit set.
-    dont_fragment: Cell<bool>,
+    is_ipv4: bool,
+    /// Whether it is to keep ICMP errors, which only what it has sent can cause.
+    icmp: bool,
+    /// Whether what it sends has the DF bit set; settled with the first datagram, as many a relay
+    /// socket never sends any.
+    dont_fragment: Cell<Option<bool>>,
     /// Whether runs leave in one piece; off for good once kernel or device have refused.
     segmentation: Cell<bool>,
 }
@@ -55,19 +59,12 @@ pub struct Socket {
 impl Socket {
     /// Binds `address`.
     ///
-    /// Datagrams may be fragmented on their way: a relay does not know its clients' paths, and
-    /// must pass on what it got instead of setting DF.
     pub fn bind(address: SocketAddr, options: Options) -> io::Result<Self> {
         let socket = super::open(address)?;
         if options.reuse_port {
             super::prepare_listener(&socket)?;
         }
         let fd = socket.as_raw_fd();
-        if address.is_ipv4() {
-            set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
-        } else {
-            set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
-        }
         if options.packet_info && address.is_ipv4() {
             set(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         }
@@ -80,19 +77,17 @@ impl Socket {
         if options.traffic_class && address.is_ipv6() {
             set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
         }
-        if options.icmp {
-            icmp::keep_errors(fd, address)?;
-        }
         // GSO came to Linux before GRO did: a kernel that refuses GRO is taken to have neither,
         // as one without GSO would send a whole run as a single datagram.
         let segmentation = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         socket.bind(&SockAddr::from(address))?;
-        Ok(Self::of(socket.into(), segmentation))
-    }
-
-    fn of(socket: UdpSocket, segmentation: bool) -> Self {
-        let segmentation = Cell::new(segmentation);
-        Self { socket, dont_fragment: Cell::new(false), segmentation }
+        Ok(Self {
+            socket: socket.into(),
+            is_ipv4: address.is_ipv4(),
+            icmp: options.icmp,
+            dont_fragment: Cell::new(None),
+            segmentation: Cell::new(segmentation),
+        })
     }
 
     /// Makes it one that another thread may have, once no [`Watcher`] watches it.
@@ -106,7 +101,14 @@ impl Socket {
     pub fn attach(socket: UdpSocket) -> io::Result<Self> {
         // What was found out about GRO and GSO is found out again.
         let segmentation = set(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
-        Ok(Self::of(socket, segmentation))
+        Ok(Self {
+            is_ipv4: socket.local_addr()?.is_ipv4(),
+            socket,
+            // Whether or not, the kernel has been told.
+            icmp: false,
+            dont_fragment: Cell::new(Some(false)),
+            segmentation: Cell::new(segmentation),
+        })
     }
 
     /// The address it is bound to.
@@ -165,21 +167,26 @@ impl Socket {
         }
     }
 
-    /// Sets the DF bit on what follows, or no longer. Does not look at what the kernel believes of
+    /// Sets the DF bit on what follows, or not: a relay does not know its clients' paths, and lets
+    /// what it passes on be fragmented. With the bit, it does not look at what the kernel believes of
     /// the path: whoever asks for it wants to find out.
     fn set_dont_fragment(&self, whole: bool) -> io::Result<()> {
-        if self.dont_fragment.get() == whole {
+        let before = self.dont_fragment.get();
+        if before == Some(whole) {
             return Ok(());
         }
         let fd = self.socket.as_raw_fd();
-        if self.local_addr()?.is_ipv4() {
+        if before.is_none() && self.icmp {
+            icmp::keep_errors(fd, self.is_ipv4)?;
+        }
+        if self.is_ipv4 {
             let mode = if whole { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
             set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode)?;
         } else {
             let mode = if whole { libc::IPV6_PMTUDISC_PROBE } else { libc::IPV6_PMTUDISC_DONT };
             set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, mode)?;
         }
-        self.dont_fragment.set(whole);
+        self.dont_fragment.set(Some(whole));
         Ok(())
     }
 

@@ -54,8 +54,8 @@ pub struct Options {
     /// Tells for each datagram which local address it was sent to ([`Datagram::to`]): for
     /// wildcard addresses, whose replies must leave from the address that was asked.
     pub packet_info: bool,
-    /// Keeps the ICMP errors that its datagrams cause, for `Socket::recv_icmp`. Without effect
-    /// on the portable path.
+    /// Keeps the ICMP errors that its datagrams cause, for `Socket::recv_icmp`; there are none before
+    /// the first of them. Without effect on the portable path.
     pub icmp: bool,
     /// Tells DSCP and ECN of each datagram ([`Datagram::traffic_class`]). Without effect on the
     /// portable path.

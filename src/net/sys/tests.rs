@@ -314,7 +314,11 @@ async fn an_icmp_error_does_not_fail_what_is_sent_to_another() {
     let runs = [Run { route, size: 0, total: 0, datagrams: 1, first: 0, last: 0 }];
     let outgoing = Outgoing { runs: &runs, segments: &segments, arena: &[], received: &[] };
     let (mut batch, mut errors) = (RecvBatch::new(), Vec::new());
+    // Errors are kept from here on.
+    socket.send(&outgoing, &mut SendScratch::default(), &mut |reason| panic!("{reason:?}"));
+    assert_eq!(receive(&receiver, &mut batch).await, 1);
     for _ in 0..3 {
+        batch.clear();
         forger.send_to(&error, &SockAddr::from(loopback())).expect("loopback takes it");
         socket.send(&outgoing, &mut SendScratch::default(), &mut |reason| panic!("{reason:?}"));
         assert_eq!(receive(&receiver, &mut batch).await, 1);

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use libc::{c_int, msghdr, socklen_t};
@@ -12,11 +11,11 @@ use super::name::Name;
 use super::set;
 use crate::net::sys::IcmpError;
 
-/// Has the kernel keep the errors of a socket bound to `address`.
-pub(super) fn keep_errors(fd: RawFd, address: SocketAddr) -> io::Result<()> {
-    match address {
-        SocketAddr::V4(_) => set(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1),
-        SocketAddr::V6(_) => set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1),
+/// Has the kernel keep the errors of a socket.
+pub(super) fn keep_errors(fd: RawFd, is_ipv4: bool) -> io::Result<()> {
+    match is_ipv4 {
+        true => set(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1),
+        false => set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1),
     }
 }
 
