@@ -17,6 +17,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, missing_debug_implementations)]
 
 mod lines;
+mod markdown;
 mod measure;
 mod plot;
 mod scale;
@@ -24,12 +25,12 @@ mod server;
 mod table;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use hairpin::net::sys;
 use lines::{Figure, Line, Scene};
-use serde_json::json;
+use serde_json::{Value, json};
 use server::Contender;
 use table::{Row, Series};
 
@@ -52,9 +53,12 @@ struct Options {
     /// The generator's core, then the server's.
     #[arg(long, value_delimiter = ',', default_value = "0,1", num_args = 1)]
     cores: Vec<usize>,
-    /// Where compare.json and compare.svg go.
+    /// Where compare.json, compare.md and compare.svg go.
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     out: PathBuf,
+    /// Measure nothing: make table and plot of the compare.json of an earlier run.
+    #[arg(long, value_name = "FILE")]
+    render: Option<PathBuf>,
     /// What cargo adds.
     #[arg(long, hide = true)]
     bench: bool,
@@ -66,6 +70,9 @@ fn main() {
     if options.list {
         lines.iter().for_each(|line| println!("{:18} {}", line.name, line.title));
         return;
+    }
+    if let Some(file) = &options.render {
+        return render(&options, file);
     }
     let &[generator_core, server_core] = &options.cores[..] else {
         panic!("--cores takes two numbers");
@@ -163,6 +170,18 @@ fn write(options: &Options, scene: &Scene, rows: &[Row]) {
     });
     fs::create_dir_all(&options.out).unwrap();
     fs::write(options.out.join("compare.json"), format!("{results:#}\n")).unwrap();
+    draw(options, rows);
+}
+
+fn render(options: &Options, file: &Path) {
+    let results: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    let rows: Option<Vec<_>> =
+        results["lines"].as_array().unwrap().iter().map(Row::of_json).collect();
+    draw(options, &rows.expect("a compare.json of this version"));
+}
+
+fn draw(options: &Options, rows: &[Row]) {
+    fs::write(options.out.join("compare.md"), markdown::table(rows)).unwrap();
     fs::write(options.out.join("compare.svg"), plot::svg(rows)).unwrap();
 }
 

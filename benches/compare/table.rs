@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::lines::{Figure, Goal, Line};
+use crate::lines::{self, Figure, Goal, Line};
 
 /// What one contender did in one line.
 pub struct Series {
@@ -14,7 +14,7 @@ pub struct Series {
 impl Series {
     /// The middle figure, and whether it is a lower bound: it is if any of them is, for those may all
     /// be higher.
-    fn median(&self) -> Option<Figure> {
+    pub fn median(&self) -> Option<Figure> {
         let at_least = self.rounds.iter().any(|figure| figure.at_least);
         Some(Figure { value: median(&self.values())?, at_least })
     }
@@ -32,6 +32,29 @@ pub struct Row {
     pub held: u32,
     /// Why they are fewer.
     pub note: Option<String>,
+}
+
+impl Row {
+    /// What [`Row::json`] was made of.
+    pub fn of_json(value: &Value) -> Option<Self> {
+        let name = value["name"].as_str()?;
+        let line = lines::all().into_iter().find(|line| line.name == name)?;
+        let series = |series: &Value| {
+            let bounds = series["limited_by_generator"].as_array()?;
+            let figures =
+                series["rounds"].as_array()?.iter().zip(bounds).map(|(value, at_least)| {
+                    Some(Figure { value: value.as_f64()?, at_least: at_least.as_bool()? })
+                });
+            let contender = series["contender"].as_str()?.to_owned();
+            Some(Series { contender, rounds: figures.collect::<Option<_>>()? })
+        };
+        Some(Self {
+            line,
+            series: value["series"].as_array()?.iter().map(series).collect::<Option<_>>()?,
+            held: value["allocations"].as_u64().and_then(|held| held.try_into().ok()).unwrap_or(0),
+            note: value["note"].as_str().map(str::to_owned),
+        })
+    }
 }
 
 /// What a ratio of figures says about that of the servers, of which some may do more.
@@ -168,6 +191,19 @@ impl Row {
             "series": series,
         })
     }
+}
+
+/// Whether a rival comes closer than the line's goal, as far as is known.
+pub fn is_missed(row: &Row) -> bool {
+    let misses = |ratio: f64| match row.line.goal {
+        Goal::AtMost(goal) => ratio > goal,
+        Goal::AtLeast(goal) => ratio < goal,
+        Goal::None => false,
+    };
+    if row.line.unit == "×" {
+        return row.series[0].median().is_some_and(|figure| misses(figure.value));
+    }
+    row.series[1..].iter().filter_map(|other| row.ratio(other)).any(|ratio| misses(ratio.median))
 }
 
 /// What is only bounded meets or misses a goal where its bound does.
