@@ -323,7 +323,8 @@ impl Work {
             if let Err(error) = self.add_leg(id, Leg { relay, client, quota, moving }) {
                 warn!(%error, "a relay socket was lost on its way from another shard");
                 self.server.socket_lost(id, now);
-                self.reply.clear();
+                // Without an answer: the client asks again, and hears that there is none any more.
+                return self.handle_events(&[]);
             }
         }
         self.handle_events(&[]);

@@ -404,11 +404,12 @@ impl Work {
         }
     }
 
-    /// From now on the allocation is heard, unless the kernel watches no more sockets.
+    /// From now on the allocation is heard. Where the kernel watches no more sockets it is not: then
+    /// it is to be ended.
     pub(super) fn add_leg(&mut self, id: AllocationId, leg: Leg) -> io::Result<()> {
-        self.watcher.add(&leg.relay.socket, SocketKey::Relay(id).token())?;
+        let watched = self.watcher.add(&leg.relay.socket, SocketKey::Relay(id).token());
         self.legs.insert(id, leg);
-        Ok(())
+        watched
     }
 
     /// An operator must look, but one line for each refused client, or even for each shard, would

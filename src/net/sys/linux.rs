@@ -58,7 +58,6 @@ pub struct Socket {
 
 impl Socket {
     /// Binds `address`.
-    ///
     pub fn bind(address: SocketAddr, options: Options) -> io::Result<Self> {
         let socket = super::open(address)?;
         if options.reuse_port {

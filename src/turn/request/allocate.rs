@@ -267,8 +267,8 @@ impl Server {
         }
     }
 
-    /// Takes back a [`PendingAllocation`] with the socket bound, or with the reason why not, and
-    /// writes the response. Returns the new allocation; where there is none, the driver gives the
+    /// Ends the waiting of a [`PendingAllocation`], with the socket bound or with the reason why not,
+    /// and writes the response. Returns the new allocation; where there is none, the driver gives the
     /// socket back.
     pub fn allocated(
         &mut self,
