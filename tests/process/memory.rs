@@ -46,8 +46,11 @@ fn a_serving_process_holds_no_password() {
 fn an_allocation_with_a_channel_takes_no_more_than_2_kib() {
     let limits = "unauthenticated_per_source = 0\nallocations_per_user = 0";
     // Its own: it would leave the servers of other tests hardly any of the usual ones.
-    let relay_ports = "20000-27999";
-    let server = Server::start(&Settings { limits, relay_ports, ..Settings::default() });
+    let relay_ports = "10000-17999";
+    // No client may have the port of a listener, which Linux would choose from the same range.
+    let (listen, http) = (r#"["127.0.0.1:29990"]"#, r#"listen = ["127.0.0.1:29991"]"#);
+    let settings = Settings { listen, relay_ports, limits, http, ..Settings::default() };
+    let server = Server::start(&settings);
     let (turn, pid) = (format!("turn:{}", server.turn), server.process().pid().to_string());
     let opened = |clients: &str| {
         let load = ["--user", "alice", "--pass", "wonderland", "--pid", &pid, "--json"];
