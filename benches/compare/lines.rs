@@ -1,5 +1,7 @@
 //! What is measured: one line of the table each.
 
+use std::fmt;
+
 use hairpin::load::{Mode, Pattern, Transport};
 
 use crate::measure::{
@@ -44,6 +46,16 @@ pub enum Goal {
     AtLeast(f64),
     /// Shown for what it is.
     None,
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(goal) => write!(f, "≤ {goal}"),
+            Self::AtLeast(goal) => write!(f, "≥ {goal}"),
+            Self::None => Ok(()),
+        }
+    }
 }
 
 /// What a measurement has shown.

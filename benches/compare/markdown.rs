@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::lines::{Figure, Goal};
-use crate::table::{Ratio, Row, Series, is_missed};
+use crate::lines::Figure;
+use crate::table::{Outcome, Ratio, Row, Series};
 
 /// A table in Markdown: a line each, with a pair of columns for each rival.
 pub fn table(rows: &[Row]) -> String {
@@ -43,13 +43,12 @@ fn beside(row: &Row, theirs: Option<&Series>) -> String {
 }
 
 fn goal(row: &Row) -> String {
-    let (sign, goal) = match row.line.goal {
-        Goal::AtMost(goal) => ('≤', goal),
-        Goal::AtLeast(goal) => ('≥', goal),
-        Goal::None => return String::new(),
-    };
-    let missed = if is_missed(row) { ", **missed**" } else { "" };
-    format!("{sign} {goal}{missed}")
+    let goal = row.line.goal;
+    match row.outcome() {
+        None | Some(Outcome::Met) => goal.to_string(),
+        Some(Outcome::Missed) => format!("{goal}, **missed**"),
+        Some(Outcome::Unknown) => format!("{goal}, not known"),
+    }
 }
 
 /// A figure with its unit.

@@ -34,29 +34,6 @@ pub struct Row {
     pub note: Option<String>,
 }
 
-impl Row {
-    /// What [`Row::json`] was made of.
-    pub fn of_json(value: &Value) -> Option<Self> {
-        let name = value["name"].as_str()?;
-        let line = lines::all().into_iter().find(|line| line.name == name)?;
-        let series = |series: &Value| {
-            let bounds = series["limited_by_generator"].as_array()?;
-            let figures =
-                series["rounds"].as_array()?.iter().zip(bounds).map(|(value, at_least)| {
-                    Some(Figure { value: value.as_f64()?, at_least: at_least.as_bool()? })
-                });
-            let contender = series["contender"].as_str()?.to_owned();
-            Some(Series { contender, rounds: figures.collect::<Option<_>>()? })
-        };
-        Some(Self {
-            line,
-            series: value["series"].as_array()?.iter().map(series).collect::<Option<_>>()?,
-            held: value["allocations"].as_u64().and_then(|held| held.try_into().ok()).unwrap_or(0),
-            note: value["note"].as_str().map(str::to_owned),
-        })
-    }
-}
-
 /// What a ratio of figures says about that of the servers, of which some may do more.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Bound {
@@ -117,6 +94,27 @@ pub struct Ratio {
 }
 
 impl Row {
+    /// What [`Row::json`] was made of.
+    pub fn of_json(value: &Value) -> Option<Self> {
+        let name = value["name"].as_str()?;
+        let line = lines::all().into_iter().find(|line| line.name == name)?;
+        let series = |series: &Value| {
+            let bounds = series["limited_by_generator"].as_array()?;
+            let figures =
+                series["rounds"].as_array()?.iter().zip(bounds).map(|(value, at_least)| {
+                    Some(Figure { value: value.as_f64()?, at_least: at_least.as_bool()? })
+                });
+            let contender = series["contender"].as_str()?.to_owned();
+            Some(Series { contender, rounds: figures.collect::<Option<_>>()? })
+        };
+        Some(Self {
+            line,
+            series: value["series"].as_array()?.iter().map(series).collect::<Option<_>>()?,
+            held: value["allocations"].as_u64().and_then(|held| held.try_into().ok()).unwrap_or(0),
+            note: value["note"].as_str().map(str::to_owned),
+        })
+    }
+
     pub fn ratio(&self, other: &Series) -> Option<Ratio> {
         let ours = self.series.first()?;
         let rounds = ours.rounds.iter().zip(&other.rounds);
@@ -125,6 +123,22 @@ impl Row {
         let (ours, theirs) = (ours.median()?, other.median()?);
         let (median, bound) = (ours.value / theirs.value, Bound::of(ours, theirs));
         Some(Ratio { median, low: *rounds.first()?, high: *rounds.last()?, bound })
+    }
+
+    /// The worst that becomes of the line's goal beside any of the others.
+    pub fn outcome(&self) -> Option<Outcome> {
+        let goal = self.line.goal;
+        // A line that is a ratio has its goal in itself.
+        if self.line.unit == "×" {
+            return Outcome::of(goal, self.series[0].median()?.value, Bound::Exact);
+        }
+        let ratios = self.series[1..].iter().filter_map(|other| self.ratio(other));
+        let outcomes = ratios.filter_map(|ratio| Outcome::of(goal, ratio.median, ratio.bound));
+        outcomes.max_by_key(|outcome| match outcome {
+            Outcome::Met => 0,
+            Outcome::Unknown => 1,
+            Outcome::Missed => 2,
+        })
     }
 
     pub fn print(&self) {
@@ -193,34 +207,41 @@ impl Row {
     }
 }
 
-/// Whether a rival comes closer than the line's goal, as far as is known.
-pub fn is_missed(row: &Row) -> bool {
-    let misses = |ratio: f64| match row.line.goal {
-        Goal::AtMost(goal) => ratio > goal,
-        Goal::AtLeast(goal) => ratio < goal,
-        Goal::None => false,
-    };
-    if row.line.unit == "×" {
-        return row.series[0].median().is_some_and(|figure| misses(figure.value));
-    }
-    row.series[1..].iter().filter_map(|other| row.ratio(other)).any(|ratio| misses(ratio.median))
+/// What becomes of a goal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    Met,
+    Missed,
+    /// The generator was the limit, and the servers may be further apart, or closer.
+    Unknown,
 }
 
-/// What is only bounded meets or misses a goal where its bound does.
-fn verdict(goal: Goal, ratio: f64, bound: Bound) -> String {
-    let (goal, is_met, proves_it) = match goal {
-        Goal::AtMost(goal) => (format!("goal ≤ {goal}"), ratio <= goal, Bound::AtMost),
-        Goal::AtLeast(goal) => (format!("goal ≥ {goal}"), ratio >= goal, Bound::AtLeast),
-        Goal::None => return String::new(),
-    };
-    let proven = if is_met { proves_it } else { proves_it.turned() };
-    match is_met {
-        _ if bound != Bound::Exact && bound != proven => {
-            format!("{goal}: not known, the generator was the limit")
-        }
-        true => format!("{goal}: met"),
-        false => format!("{goal}: MISSED"),
+impl Outcome {
+    /// What is only bounded meets or misses a goal where its bound does.
+    fn of(goal: Goal, ratio: f64, bound: Bound) -> Option<Self> {
+        let (is_met, proves_it) = match goal {
+            Goal::AtMost(goal) => (ratio <= goal, Bound::AtMost),
+            Goal::AtLeast(goal) => (ratio >= goal, Bound::AtLeast),
+            Goal::None => return None,
+        };
+        let proven = if is_met { proves_it } else { proves_it.turned() };
+        Some(match is_met {
+            _ if bound != Bound::Exact && bound != proven => Self::Unknown,
+            true => Self::Met,
+            false => Self::Missed,
+        })
     }
+}
+
+/// The goal, and what has become of it.
+fn verdict(goal: Goal, ratio: f64, bound: Bound) -> String {
+    let outcome = match Outcome::of(goal, ratio, bound) {
+        None => return String::new(),
+        Some(Outcome::Met) => "met",
+        Some(Outcome::Missed) => "MISSED",
+        Some(Outcome::Unknown) => "not known, the generator was the limit",
+    };
+    format!("goal {goal}: {outcome}")
 }
 
 fn figure(figure: Option<Figure>, unit: &str) -> String {

@@ -175,7 +175,6 @@ fn refresh_does_not_refresh_permissions_or_channels() {
     assert_eq!(dropped, DropReason::ChannelUnbound);
 }
 
-/// The timers are due exactly when something ends.
 /// The driver cannot hear peers there any more, and the client should learn of it.
 #[test]
 fn an_allocation_that_lost_its_socket_is_over_and_the_next_request_is_437() {
@@ -191,6 +190,7 @@ fn an_allocation_that_lost_its_socket_is_over_and_the_next_request_is_437() {
     client.allocate(&mut world);
 }
 
+/// The timers are due exactly when something ends.
 #[test]
 fn next_timeout_is_the_earliest_expiry() {
     let mut world = World::new();
